@@ -1,0 +1,334 @@
+package event
+
+import (
+	"context"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/storage"
+)
+
+// Defaults of Options.
+const (
+	DefaultWindow = 64 << 10
+	DefaultMemory = 64 << 20
+)
+
+// Options says how to make a Hub. Zero fields have their defaults.
+type Options struct {
+	Store storage.Store
+	// Heartbeat is how long Cursor.Next waits before it returns a Heartbeat instead of an event; 0 waits for ever.
+	Heartbeat time.Duration
+	// Window is how many bytes of frames a followed run keeps ready. A reader further behind reads the store.
+	Window int
+	// Memory is how many bytes all windows together may take before each keeps only what is newest.
+	Memory int64
+	// Now is the clock for deltas; nil means time.Now.
+	Now func() time.Time
+}
+
+// Hub lets any number of readers follow runs. It has no goroutine of its own: the store's applier feeds it, and readers
+// wait in Cursor.Next. It's safe for concurrent use.
+//
+// Lock order: Hub.mu, then topic.mu.
+type Hub struct {
+	store     storage.Store
+	heartbeat time.Duration
+	window    int
+	memory    int64
+	now       func() time.Time
+	stop      func()
+	closed    chan struct{}
+	held      atomic.Int64 // bytes in all windows
+	followers atomic.Int64
+
+	mu     sync.RWMutex
+	topics map[string]*topic // by journal prefix; only runs that somebody follows
+}
+
+// New returns a Hub that watches o.Store until Close.
+func New(o Options) *Hub {
+	if o.Window <= 0 {
+		o.Window = DefaultWindow
+	}
+	if o.Memory <= 0 {
+		o.Memory = DefaultMemory
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	h := &Hub{
+		store: o.Store, heartbeat: o.Heartbeat, window: o.Window, memory: o.Memory, now: o.Now,
+		closed: make(chan struct{}), topics: make(map[string]*topic),
+	}
+	h.stop = o.Store.Watch("tenant/", (*feed)(h))
+	return h
+}
+
+// Close stops feeding; every Next that waits returns storage.ErrClosed. It is called once.
+func (h *Hub) Close() {
+	h.stop()
+	close(h.closed)
+}
+
+// Followers is the number of open cursors.
+func (h *Hub) Followers() int { return int(h.followers.Load()) }
+
+// feed is the Hub as the store's applier sees it.
+type feed Hub
+
+var _ storage.Watcher = (*feed)(nil)
+
+// Applied implements storage.Watcher.
+func (f *feed) Applied(_ uint64, changes []storage.Change) {
+	h := (*Hub)(f)
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if len(h.topics) == 0 {
+		return
+	}
+	var woken *topic
+	for i := range changes {
+		journal, sequence, ok := splitKey(changes[i].Key)
+		if !ok || changes[i].Value == nil {
+			continue
+		}
+		t := h.topics[journal]
+		if t == nil {
+			continue
+		}
+		t.add(h, sequence, changes[i].Value)
+		if woken != nil && woken != t { // keys are in order: a journal's events come together
+			woken.wake()
+		}
+		woken = t
+	}
+	if woken != nil {
+		woken.wake()
+	}
+}
+
+// Jumped implements storage.Watcher: every window may have missed events, so readers go back to the store.
+func (f *feed) Jumped(uint64) {
+	h := (*Hub)(f)
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, t := range h.topics {
+		t.mu.Lock()
+		t.sever(h)
+		t.jumps++
+		t.mu.Unlock()
+		t.wake()
+	}
+}
+
+// Delta passes a piece of a model's answer on to those who follow the run at this node now. It's never stored, and may be
+// lost on the way to a slow reader.
+func (h *Hub) Delta(d Delta) {
+	if h.followers.Load() == 0 {
+		return
+	}
+	journal := JournalPrefix(d.TenantID, d.RunID)
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	t := h.topics[journal]
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	if !t.final {
+		frame := appendDelta(nil, &d, h.now())
+		t.room(h, len(frame))
+		t.buf = append(t.buf, frame...)
+		h.held.Add(int64(len(frame)))
+	}
+	t.mu.Unlock()
+	t.wake()
+}
+
+// topic is one followed run: the newest of its frames, in order, as one stream of bytes that only grows at its end and is
+// cut at its beginning. Bytes once written are never changed, so readers share them.
+type topic struct {
+	journal string
+
+	mu      sync.Mutex
+	readers int    // changed under Hub.mu too
+	base    uint64 // place of buf[0] in the stream
+	buf     []byte
+	marks   []mark // one for each event in buf
+	head    uint64 // newest sequence seen here
+	final   bool   // head is the final event
+	jumps   uint64 // how often the store was replaced; what came with it was not fed
+	synced  uint64 // the jumps after which the store has been read again
+	wakeup  chan struct{}
+}
+
+// mark says where in the stream an event's frame begins.
+type mark struct{ sequence, at uint64 }
+
+func (t *topic) end() uint64 { return t.base + uint64(len(t.buf)) }
+
+// cut forgets the window. A reader that has had all of it stays where it is.
+func (t *topic) cut(h *Hub) {
+	h.held.Add(-int64(len(t.buf)))
+	t.base, t.buf, t.marks = t.end(), nil, nil
+}
+
+// sever forgets the window where what follows is not the next: no reader's place is good any more.
+func (t *topic) sever(h *Hub) {
+	t.cut(h)
+	t.base++
+}
+
+// room makes place for n more bytes: beyond the window, or when the hub holds too much in all, the window starts anew.
+// Readers of the old bytes keep them for as long as they need.
+func (t *topic) room(h *Hub, n int) {
+	if len(t.buf) > 0 && (len(t.buf)+n > h.window || h.held.Load()+int64(n) > h.memory) {
+		t.cut(h)
+	}
+}
+
+// add appends one event. Out of order means that something was missed: the window starts anew after it.
+func (t *topic) add(h *Hub, sequence uint64, data []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if sequence <= t.head {
+		return
+	}
+	if sequence != t.head+1 {
+		t.sever(h)
+	}
+	t.room(h, len(data)+64)
+	before := len(t.buf)
+	t.marks = append(t.marks, mark{sequence: sequence, at: t.end()})
+	t.buf = appendFrame(t.buf, sequence, data)
+	h.held.Add(int64(len(t.buf) - before))
+	t.head = sequence
+	if v, err := ScanOwn(data); err == nil && v.Final() {
+		t.final = true
+	}
+}
+
+// wake lets every reader that waits look again.
+func (t *topic) wake() {
+	t.mu.Lock()
+	ch := t.wakeup
+	t.wakeup = nil
+	t.mu.Unlock()
+	if ch != nil {
+		close(ch)
+	}
+}
+
+// waiting returns a channel that is closed by the next wake. t.mu is held.
+func (t *topic) waiting() <-chan struct{} {
+	if t.wakeup == nil {
+		t.wakeup = make(chan struct{})
+	}
+	return t.wakeup
+}
+
+// place returns where in the stream the event with this sequence begins; ok is false when the window doesn't hold it.
+func (t *topic) place(sequence uint64) (at uint64, ok bool) {
+	i := sort.Search(len(t.marks), func(i int) bool { return t.marks[i].sequence >= sequence })
+	if i == len(t.marks) || t.marks[i].sequence != sequence {
+		return 0, false
+	}
+	return t.marks[i].at, true
+}
+
+// subscribe makes sure that every event of a journal from now on is seen.
+func (h *Hub) subscribe(journal string) *topic {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.topics[journal]
+	if t == nil {
+		t = &topic{journal: journal}
+		h.topics[journal] = t
+	}
+	t.mu.Lock()
+	t.readers++
+	t.mu.Unlock()
+	h.followers.Add(1)
+	return t
+}
+
+func (h *Hub) unsubscribe(t *topic) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.followers.Add(-1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.readers--; t.readers == 0 {
+		delete(h.topics, t.journal)
+		t.cut(h)
+	}
+}
+
+// Follow returns a cursor on a run's events with a sequence above after. A run that isn't there, or is another tenant's,
+// is fault.NotFound. The caller closes the cursor.
+func (h *Hub) Follow(ctx context.Context, r storage.Read, tenantID, runID string, after uint64) (*Cursor, error) {
+	if !id.Valid(tenantID) || !id.Valid(runID) {
+		return nil, errNoRun()
+	}
+	c := &Cursor{hub: h, tenantID: tenantID, runID: runID, last: after}
+	c.topic = h.subscribe(JournalPrefix(tenantID, runID))
+	err := storage.Find(ctx, h.store, r, func(s storage.Snapshot) error {
+		head, final, err := readHead(s, c.topic.journal)
+		if err != nil {
+			return err
+		}
+		if head == 0 {
+			return errNoRun()
+		}
+		c.ended = final && after >= head
+		c.topic.learn(h, head, final)
+		return nil
+	})
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.topic.mu.Lock()
+	c.live = c.join(c.topic) // now, so that deltas count from here on
+	c.topic.mu.Unlock()
+	return c, nil
+}
+
+func errNoRun() error { return fault.New(fault.NotFound, "There is no such run.") }
+
+// learn takes in what a read of the store has shown.
+func (t *topic) learn(h *Hub, head uint64, final bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if head > t.head {
+		t.sever(h)
+		t.head = head
+	}
+	t.final = t.final || final
+}
+
+// readHead reads the newest sequence of a journal, 0 when there is none, and whether that event is a final one.
+func readHead(r storage.Reader, journal string) (head uint64, final bool, err error) {
+	span := storage.Prefix(journal)
+	span.Reverse = true
+	var broken error
+	err = r.Scan(span, func(key string, value []byte) bool {
+		_, sequence, ok := splitKey(key)
+		if !ok {
+			return true
+		}
+		head = sequence
+		v, err := ScanOwn(value)
+		final, broken = v.Final(), err
+		return false
+	})
+	if err == nil {
+		err = broken
+	}
+	return head, final, err
+}

@@ -1,0 +1,106 @@
+package run
+
+import (
+	"context"
+	"time"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/model"
+	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/tenancy"
+	"github.com/nexixai/agentos/tenancy/quota"
+)
+
+// DryRun is what a create would have come to.
+type DryRun struct {
+	Decision   Decision    `json:"decision"`
+	Candidates []Candidate `json:"candidates"`
+	// PolicyOutcome is what the policy says of the input; nil when this node has nobody to ask.
+	PolicyOutcome *model.PolicyOutcome `json:"policy_outcome"`
+	Quotas        []quota.Limit        `json:"quotas"`
+}
+
+// Decision is where a run would go.
+type Decision struct {
+	Target  string  `json:"target"` // a stack_id
+	RouteID *string `json:"route_id"`
+}
+
+// Candidate is one place where a run could go, and why it would, or would not.
+type Candidate struct {
+	StackID      string   `json:"stack_id"`
+	Organization string   `json:"organization"`
+	Chosen       bool     `json:"chosen"`
+	Reasons      []Reason `json:"reasons"`
+}
+
+// Reason is one check of a candidate.
+type Reason struct {
+	Check  string `json:"check"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// DryRun says what Create would do, and changes nothing. What Create would refuse for the request's own sake is refused
+// alike; quotas and policy are reported instead.
+func (s *Service) DryRun(ctx context.Context, by tenancy.Actor, agentID string, req Request) (*DryRun, error) {
+	args, err := s.prepare(by, agentID, &req, Meta{})
+	if err != nil {
+		return nil, err
+	}
+	out := &DryRun{Decision: Decision{Target: s.stackID}}
+	var tenant *tenancy.Tenant
+	policyID := ""
+	err = storage.Find(ctx, s.store, storage.Read{}, func(r storage.Snapshot) error {
+		if tenant, err = s.commands.tenants.Tenant(r, args.TenantID); err != nil {
+			return err
+		}
+		if tenant.Status != tenancy.Active {
+			return errDisabled()
+		}
+		if _, err := s.commands.admissible(r, args); err != nil {
+			return err
+		}
+		ag, err := s.commands.agents.Agent(r, args.TenantID, agentID)
+		if err != nil {
+			return err
+		}
+		policyID = ag.PolicyID
+		out.Quotas, err = quota.Status(r, tenant, time.Now())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.Candidates = []Candidate{s.local(args)}
+	if s.policy != nil {
+		auth := *by.Auth
+		auth.PolicyContext = args.PolicyContext
+		caller := model.Caller{Auth: &auth, Tenant: tenant, AgentID: agentID, PolicyID: policyID}
+		outcome, _, err := s.policy.Check(ctx, caller, req.Input.Text, policyID)
+		switch {
+		case err == nil:
+			out.PolicyOutcome = &outcome
+		case fault.Is(err, fault.PolicyBlocked):
+			out.PolicyOutcome = &model.PolicyOutcome{Decision: "blocked", Reasons: []string{fault.Of(err).Message}, Redactions: []model.Redaction{}}
+		default:
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// local is this cluster as a candidate.
+func (s *Service) local(a *createArgs) Candidate {
+	c := Candidate{StackID: s.stackID, Organization: s.org, Chosen: true, Reasons: []Reason{
+		{Check: "agent", OK: true, Detail: "The agent " + a.AgentID + " is hosted here."},
+	}}
+	if region := a.PolicyContext.Region; region != "" {
+		c.Reasons = append(c.Reasons, Reason{Check: "region", OK: true, Detail: "This cluster has a node in " + region + "."})
+	}
+	return c
+}
+
+func errDisabled() error {
+	return fault.New(fault.Forbidden, "The tenant is disabled; ask its operator to enable it.")
+}

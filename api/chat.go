@@ -1,0 +1,179 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/model"
+)
+
+// dialectBody reads a body in OpenAI's format: as strictly as any other, and whole, for the dialect names its own fields.
+func (c *call) dialectBody() ([]byte, error) {
+	raw, err := c.rawBody()
+	if err != nil {
+		return nil, err
+	}
+	var object map[string]json.RawMessage
+	if err := decode(raw, &object); err != nil {
+		return nil, err
+	}
+	return raw, c.common(raw)
+}
+
+func (c *call) answerMark(prefix string) OpenAIAnswer {
+	return OpenAIAnswer{ID: prefix + id.New(""), Created: time.Now(), CorrelationID: c.correlationID, TenantID: c.auth.TenantID}
+}
+
+// marks says in headers who answered, and what policy did.
+func (c *call) marks(r model.RouteTaken, o model.PolicyOutcome) {
+	c.w.Header().Set("X-AgentOS-Route", r.Backend+"/"+r.Model)
+	c.w.Header().Set("X-AgentOS-Policy", o.Decision)
+}
+
+func (c *call) chatCompletions() error {
+	raw, err := c.dialectBody()
+	if err != nil {
+		return err
+	}
+	chat, err := c.s.o.OpenAI.Chat(raw)
+	if err != nil {
+		return err
+	}
+	caller, err := c.caller()
+	if err != nil {
+		return err
+	}
+	mark := c.answerMark("chatcmpl-")
+	if chat.Streams() {
+		return c.streamChat(chat, caller, mark)
+	}
+	r, err := c.s.o.Models.Chat(c.ctx(), caller, chat.Request(), nil)
+	if err != nil {
+		return err
+	}
+	c.marks(r.Route, r.PolicyOutcome)
+	return c.replyRaw(http.StatusOK, "application/json", chat.Whole(r, mark))
+}
+
+// streamChat answers piece by piece. Before the first piece an error is an ordinary answer; after it, it's the stream's
+// last frame, and "[DONE]" does not follow.
+func (c *call) streamChat(chat OpenAIChat, caller model.Caller, mark OpenAIAnswer) error {
+	rc := http.NewResponseController(c.w)
+	begin := func() error {
+		c.outHeaders()
+		h := c.w.Header()
+		h.Set("Content-Type", "text/event-stream")
+		h.Set("Cache-Control", "no-cache, no-transform")
+		h.Set("X-Accel-Buffering", "no")
+		c.wrote, c.status = true, http.StatusOK
+		c.w.WriteHeader(http.StatusOK)
+		_, err := c.w.Write(chat.First(mark))
+		return err
+	}
+	send := func(frames []byte) error {
+		if len(frames) == 0 {
+			return nil
+		}
+		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := c.w.Write(frames); err != nil {
+			return err
+		}
+		return rc.Flush()
+	}
+	r, err := c.s.o.Models.Chat(c.ctx(), caller, chat.Request(), func(d model.Delta) error {
+		if !c.wrote {
+			if err := begin(); err != nil {
+				return err
+			}
+		}
+		return send(chat.Delta(d))
+	})
+	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
+	switch {
+	case err != nil && !c.wrote:
+		return err
+	case err != nil:
+		body, _ := errorValue(err, true)
+		frame, encodeErr := json.Marshal(map[string]any{"error": body, "correlation_id": c.correlationID})
+		if encodeErr == nil {
+			_ = send(append(append([]byte("data: "), frame...), "\n\n"...))
+		}
+		return err
+	}
+	if !c.wrote {
+		if err := begin(); err != nil {
+			return err
+		}
+	}
+	return send(chat.Last(r, mark))
+}
+
+func (c *call) embeddings() error {
+	raw, err := c.dialectBody()
+	if err != nil {
+		return err
+	}
+	embed, err := c.s.o.OpenAI.Embeddings(raw)
+	if err != nil {
+		return err
+	}
+	caller, err := c.caller()
+	if err != nil {
+		return err
+	}
+	r, err := c.s.o.Models.Embed(c.ctx(), caller, embed.Request())
+	if err != nil {
+		return err
+	}
+	c.marks(r.Route, r.PolicyOutcome)
+	return c.replyRaw(http.StatusOK, "application/json", embed.Whole(r, c.answerMark("embd-")))
+}
+
+// listed is a model as OpenAI's clients read it.
+type listed struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+}
+
+func (c *call) models() ([]model.Info, error) {
+	t, err := c.s.o.Tenants.Tenant(c.ctx(), c.auth.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	return c.s.o.Models.Models(c.ctx(), t)
+}
+
+// listModels is one answer for both kinds of readers.
+func (c *call) listModels() error {
+	infos, err := c.models()
+	if err != nil {
+		return err
+	}
+	data := make([]listed, 0, len(infos))
+	for _, m := range infos {
+		data = append(data, listed{ID: m.ID, Object: "model", Created: m.Created, OwnedBy: m.OwnedBy})
+	}
+	if infos == nil {
+		infos = []model.Info{}
+	}
+	return c.reply(http.StatusOK, member{"models", infos}, member{"object", "list"}, member{"data", data}, cursorOf(""))
+}
+
+func (c *call) getModel() error {
+	infos, err := c.models()
+	if err != nil {
+		return err
+	}
+	for _, m := range infos {
+		if m.ID == c.param("model_id") {
+			return c.reply(http.StatusOK, member{"model", m}, member{"id", m.ID}, member{"object", "model"}, member{"created", m.Created}, member{"owned_by", m.OwnedBy})
+		}
+	}
+	return fault.New(fault.NotFound, "There is no such model.").With("param", "model")
+}

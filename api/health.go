@@ -1,0 +1,55 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/nexixai/agentos/internal/fault"
+)
+
+// readyTimeout bounds how long one dependency may take to answer.
+const readyTimeout = 3 * time.Second
+
+// healthz says that the process serves.
+func (c *call) healthz() error {
+	return c.reply(http.StatusOK, member{"status", "ok"}, member{"version", c.s.o.About.Version})
+}
+
+// readyz says whether this node can take work, naming each dependency.
+func (c *call) readyz() error {
+	ctx, cancel := context.WithTimeout(c.ctx(), readyTimeout)
+	defer cancel()
+	deps := map[string]string{}
+	status, word := http.StatusOK, "ready"
+	if c.s.o.Dependencies != nil {
+		for name, err := range c.s.o.Dependencies(ctx) {
+			if deps[name] = "ok"; err != nil {
+				deps[name] = fault.Of(err).Message
+				status, word = http.StatusServiceUnavailable, "not_ready"
+			}
+		}
+	}
+	if c.s.draining.Load() {
+		deps["node"] = "This node is stopping."
+		status, word = http.StatusServiceUnavailable, "draining"
+	}
+	return c.reply(status, member{"status", word}, member{"dependencies", deps})
+}
+
+func health(service string) func(*call) error {
+	return func(c *call) error {
+		return c.reply(http.StatusOK, member{"status", "ok"}, member{"service", service}, member{"version", c.s.o.About.Version})
+	}
+}
+
+// peerInfo says who this node is, to whom it may be told.
+func (c *call) peerInfo() error {
+	a := c.s.o.About
+	return c.reply(http.StatusOK, member{"peer", map[string]any{
+		"stack_id": a.StackID, "environment": a.Mode, "region": a.Region, "api_versions": []string{"v1"},
+		"endpoints":    map[string]string{"stack_a_base_url": a.APIURL, "stack_b_base_url": a.APIURL + StackBPrefix, "federation_base_url": a.FederationURL},
+		"build":        map[string]string{"version": a.Version, "git_sha": a.Commit, "timestamp": a.BuiltAt},
+		"organization": a.Organization, "trust_domain": a.TrustDomain, "cluster_id": a.ClusterID, "store_epoch": a.StoreEpoch,
+	}})
+}

@@ -1,0 +1,325 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/tenancy"
+	"github.com/nexixai/agentos/tenancy/audit"
+)
+
+const (
+	defaultBody = 1 << 20
+	modelBody   = 32 << 20
+	maxHeader   = 64 << 10
+	// StackBPrefix is the second name of the whole surface, so that both stacks can be put behind separate names.
+	StackBPrefix = "/stack-b"
+)
+
+// Options are the rooms behind the door. All of them are needed unless said otherwise.
+type Options struct {
+	Store   storage.Store
+	Tenants Tenants
+	Runs    Runs
+	Events  Events
+	Catalog Catalog
+	Memory  Memory
+	Models  Models
+	// OpenAI speaks OpenAI's wire format.
+	OpenAI OpenAI
+	// Denials takes note of refusals; nil means that they are not audited.
+	Denials interface{ Refused(audit.Record) }
+	// Observe is told of every answered request; nil means nobody.
+	Observe func(Observation)
+	// Dependencies names what readiness depends on, and how to ask.
+	Dependencies func(ctx context.Context) map[string]error
+	// About says who this node is.
+	About About
+	// AdminApart takes the admin routes off the public door; they stand on the admin listener only.
+	AdminApart bool
+	Logger     *zap.Logger
+}
+
+// About is what a node says of itself.
+type About struct {
+	Version, Commit, BuiltAt        string
+	StackID, Organization, Region   string
+	TrustDomain, ClusterID, Mode    string
+	StoreEpoch                      string
+	APIURL, FederationURL, AdminURL string
+	MaxConcurrentRuns               int
+	Capabilities                    map[string]bool
+	Backends                        []string
+	Tiers                           []string
+}
+
+// Observation is one answered request, for metrics.
+type Observation struct {
+	Method, Template string
+	Status           int
+	TenantID         string
+	Code             fault.Code // "" for a success
+	Duration         time.Duration
+}
+
+// Server is the door. It is safe for concurrent use.
+type Server struct {
+	o        Options
+	log      *zap.Logger
+	public   *router
+	admin    *router
+	routes   []Route
+	streams  *streams
+	draining atomic.Bool
+}
+
+// New returns a door to the rooms of o.
+func New(o Options) (*Server, error) {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	s := &Server{o: o, log: o.Logger, streams: newStreams()}
+	s.routes = s.table()
+	var public, admin []Route
+	for _, r := range s.routes {
+		if !r.Admin || !o.AdminApart {
+			public = append(public, r)
+		}
+		if r.Admin || r.Open {
+			admin = append(admin, r)
+		}
+	}
+	var err error
+	if s.public, err = newRouter(public); err != nil {
+		return nil, err
+	}
+	s.admin, err = newRouter(admin)
+	return s, err
+}
+
+// Routes lists what is served, as data.
+func (s *Server) Routes() []Route { return s.routes }
+
+// Handler serves the public door.
+func (s *Server) Handler() http.Handler { return s.handler(s.public) }
+
+// AdminHandler serves the admin routes alone, for the admin listener.
+func (s *Server) AdminHandler() http.Handler { return s.handler(s.admin) }
+
+// HTTP returns a server with the timeouts this door needs: a slow head is cut off, a long stream is not.
+func HTTP(h http.Handler, log *zap.Logger) *http.Server {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	std, _ := zap.NewStdLogAt(log, zap.DebugLevel)
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader, ErrorLog: std,
+	}
+}
+
+// Refuse lets no new work in from now on, and readiness says so. Reads and event streams go on.
+func (s *Server) Refuse() { s.draining.Store(true) }
+
+// Drain refuses new work too, and ends the event streams politely, each after a whole frame. It returns when the streams
+// have ended or ctx has.
+func (s *Server) Drain(ctx context.Context) {
+	s.Refuse()
+	s.streams.drain(ctx)
+}
+
+// Streams is the number of open event streams.
+func (s *Server) Streams() int { return s.streams.len() }
+
+func (s *Server) handler(rt *router) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := &call{s: s, w: w, r: r, start: time.Now(), requestID: id.New(id.Request)}
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler { //nolint:errorlint // the server's own sentinel, compared as it does
+					panic(p)
+				}
+				s.log.Error("a request panicked", zap.Any("panic", p), zap.String("correlation_id", c.correlationID), zap.ByteString("stack", debug.Stack()))
+				c.finish(errors.New("panic"))
+			}
+		}()
+		c.finish(c.run(rt))
+	})
+}
+
+// run takes a request through the door's checks to its handler.
+func (c *call) run(rt *router) error {
+	if err := c.identify(); err != nil {
+		return err
+	}
+	path := c.r.URL.Path
+	if rest, ok := strings.CutPrefix(path, StackBPrefix+"/"); ok && rest != "v1/health" {
+		path = "/" + rest
+	}
+	route, params, allowed := rt.find(c.r.Method, path)
+	if route == nil && c.r.Method == http.MethodHead {
+		route, params, _ = rt.find(http.MethodGet, path)
+	}
+	if route == nil {
+		if len(allowed) > 0 {
+			c.w.Header().Set("Allow", strings.Join(allowed, ", "))
+			return fault.New(fault.MethodNotAllowed, "%.16s is not served here; %s is.", c.r.Method, strings.Join(allowed, ", "))
+		}
+		return fault.New(fault.NotFound, "There is nothing at this path.")
+	}
+	c.route, c.params = route, params
+	if c.r.URL.RawQuery != "" {
+		c.query = c.r.URL.Query()
+	}
+	if !route.Open {
+		if err := c.authenticate(); err != nil {
+			return err
+		}
+		if route.Scope != "" && !c.auth.Has(route.Scope) {
+			return fault.New(fault.Forbidden, "This needs the scope %s, which the credential does not have.", route.Scope).With("scope", string(route.Scope))
+		}
+	}
+	if c.s.draining.Load() && !route.Open && c.r.Method != http.MethodGet {
+		return fault.New(fault.Unavailable, "This node is stopping; ask another, or again in a moment.").With("service", "node").After(time.Second)
+	}
+	return route.serve(c)
+}
+
+// identify gives the request its ids and refuses headers that could mean two things.
+func (c *call) identify() error {
+	h := c.r.Header
+	if v := h.Values("X-Correlation-Id"); len(v) == 1 && wellFormed(v[0]) {
+		c.correlationID, c.chosen = v[0], true
+	} else {
+		c.correlationID = id.New(id.Correlation)
+	}
+	c.traceparent = nextTraceparent(h.Get("traceparent"))
+	if keys := h.Values("Idempotency-Key"); len(keys) > 1 || len(keys) == 1 && (keys[0] == "" || len(keys[0]) > tenancy.MaxIdempotencyKey) {
+		return fault.Invalid("Idempotency-Key", "Idempotency-Key comes once and has 1 to %d bytes.", tenancy.MaxIdempotencyKey)
+	}
+	c.key = h.Get("Idempotency-Key")
+	return nil
+}
+
+// authenticate proves who asks, and for which tenant.
+func (c *call) authenticate() error {
+	h := c.r.Header
+	secret, err := credential(h)
+	if err != nil {
+		return err
+	}
+	if len(h.Values("X-Tenant-Id")) > 1 {
+		return fault.Invalid("X-Tenant-Id", "X-Tenant-Id comes at most once.")
+	}
+	auth, err := c.s.o.Tenants.Authenticate(c.ctx(), secret, c.source())
+	if err != nil {
+		return err
+	}
+	c.auth = auth
+	if want := h.Values("X-Tenant-Id"); len(want) == 1 {
+		if c.auth, err = c.s.o.Tenants.ActFor(auth, want[0]); err != nil {
+			c.auth = auth
+			return err
+		}
+	}
+	return nil
+}
+
+// credential takes the one secret of a request.
+func credential(h http.Header) (string, error) {
+	bearers, keys := h.Values("Authorization"), h.Values("X-API-Key")
+	if len(bearers) > 1 || len(keys) > 1 {
+		return "", fault.Invalid("Authorization", "A request carries one credential.")
+	}
+	var found string
+	if len(bearers) == 1 {
+		kind, value, ok := strings.Cut(bearers[0], " ")
+		if !ok || !strings.EqualFold(kind, "Bearer") {
+			return "", fault.New(fault.Unauthorized, "Authorization must be 'Bearer' and an API key.")
+		}
+		found = strings.TrimSpace(value)
+	}
+	if len(keys) == 1 {
+		if found != "" && found != keys[0] {
+			return "", fault.Invalid("X-API-Key", "Authorization and X-API-Key differ; send one of them.")
+		}
+		found = keys[0]
+	}
+	if found == "" {
+		return "", fault.New(fault.Unauthorized, "Send an API key as 'Authorization: Bearer …' or 'X-API-Key: …'.")
+	}
+	return found, nil
+}
+
+// finish answers an error, and tells log, audit and metrics how the request ended.
+func (c *call) finish(err error) {
+	code := fault.Code("")
+	if err != nil {
+		f := fault.Of(err)
+		code = f.Code
+		if code == fault.Internal && !errors.Is(err, context.Canceled) {
+			c.s.log.Error("a request failed", zap.Error(err), zap.String("correlation_id", c.correlationID), zap.String("path", c.template()))
+		}
+		if !c.wrote && !c.hijacked {
+			c.status = c.writeError(err)
+		}
+		c.refused(code)
+	}
+	if c.s.o.Observe != nil {
+		o := Observation{Method: c.r.Method, Template: c.template(), Status: c.status, Code: code, Duration: time.Since(c.start)}
+		if c.auth != nil {
+			o.TenantID = c.auth.TenantID
+		}
+		c.s.o.Observe(o)
+	}
+	if ce := c.s.log.Check(zap.DebugLevel, "request"); ce != nil {
+		ce.Write(zap.String("method", c.r.Method), zap.String("route", c.template()), zap.Int("status", c.status),
+			zap.Duration("duration", time.Since(c.start)), zap.String("correlation_id", c.correlationID))
+	}
+}
+
+func (c *call) template() string {
+	if c.route == nil {
+		return "none"
+	}
+	return c.route.Template
+}
+
+// refused writes denials to the audit: those of identity and rights, not those of form.
+func (c *call) refused(code fault.Code) {
+	switch code {
+	case fault.Unauthorized, fault.Forbidden, fault.NotFound, fault.RateLimited, fault.QuotaExceeded, fault.PolicyBlocked:
+	default:
+		return
+	}
+	if c.s.o.Denials == nil || c.route == nil {
+		return
+	}
+	rec := audit.Record{
+		Principal: "anonymous", Action: "http." + strings.ToLower(c.r.Method), Resource: c.route.Template, Outcome: string(code),
+		CorrelationID: c.correlationID, Details: map[string]any{"source": c.source().IP},
+	}
+	if c.auth != nil {
+		rec.TenantID, rec.Principal = c.auth.TenantID, c.auth.Principal.ID
+	}
+	c.s.o.Denials.Refused(rec)
+}
+
+// source is where the request comes from.
+func (c *call) source() tenancy.Source {
+	host, _, err := net.SplitHostPort(c.r.RemoteAddr)
+	if err != nil {
+		host = c.r.RemoteAddr
+	}
+	return tenancy.Source{IP: host, UserAgent: c.r.UserAgent()}
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/node"
+)
+
+// Set by the linker, see the Makefile.
+var (
+	version   = "1.02.0-dev"
+	gitSHA    = ""
+	timestamp = ""
+)
+
+// app is one invocation of the command line.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	env      func(string) (string, bool)
+	// interrupted gives signals back to the system, so that a second one ends the process at once.
+	interrupted func()
+
+	output   string // table or json
+	stateDir string
+	org      string
+	as       string
+	tenant   string
+	apiURL   string
+	keyFile  string
+}
+
+// run executes one command line and returns its exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		a.say("error: interrupted")
+		return exitInterrupted
+	}
+	return a.fail(cmd, err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "agentos",
+		Short: "Run agents on nodes that federate",
+		Long: `agentos runs nodes of AgentOS and speaks to them.
+
+A node is found through the deployment that "agentos up" made (--state-dir, --org, --as), or named outright
+(--api-url and --key-file, or AGENTOS_API_URL and AGENTOS_KEY_FILE).`,
+		Example:           "  agentos up\n  agentos runs create --agent agt_sample_echo_v1 --text hello --watch\n  agentos nuke --yes-really",
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkGlobals() },
+	}
+	flags := root.PersistentFlags()
+	flags.StringVarP(&a.output, "output", "o", "table", "form of what is printed: table or json")
+	flags.StringVar(&a.stateDir, "state-dir", a.getenv("AGENTOS_STATE_DIR", ".agentos"), "directory of the deployment (AGENTOS_STATE_DIR)")
+	flags.StringVar(&a.org, "org", "", "organisation of the deployment to speak to; the first when left out")
+	flags.StringVar(&a.as, "as", "", "whose key to use: tenant_user, tenant_admin or platform_admin; what the command needs when left out")
+	flags.StringVar(&a.tenant, "tenant", "", "tenant to act in; the deployment's default tenant when left out")
+	flags.StringVar(&a.apiURL, "api-url", a.getenv("AGENTOS_API_URL", ""), "node to speak to, instead of the deployment's (AGENTOS_API_URL)")
+	flags.StringVar(&a.keyFile, "key-file", a.getenv("AGENTOS_KEY_FILE", ""), "file that holds the API key to use (AGENTOS_KEY_FILE)")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
+	root.AddCommand(
+		a.nodeCommand(), a.upCommand(), a.statusCommand(), a.validateCommand(), a.logsCommand(), a.redeployCommand(), a.nukeCommand(),
+		a.runsCommand(), a.agentsCommand(), a.tenantsCommand(), a.keysCommand(), a.modelsCommand(), a.auditCommand(), a.versionCommand(),
+	)
+	refuseStrangers(root)
+	return root
+}
+
+// refuseStrangers makes a command that only holds others refuse a word that is none of them, instead of printing help
+// with exit code 0.
+func refuseStrangers(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		refuseStrangers(sub)
+	}
+	if cmd.Run != nil || cmd.RunE != nil || !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage("%s needs a command", cmd.CommandPath())
+		}
+		return usage("%s has no command %q", cmd.CommandPath(), args[0])
+	}
+}
+
+func (a *app) getenv(name, fallback string) string {
+	if v, ok := a.env(name); ok && v != "" {
+		return v
+	}
+	return fallback
+}
+
+func (a *app) checkGlobals() error {
+	switch a.output {
+	case "table", "json":
+	default:
+		return usage("--output is %q, which is neither table nor json", a.output)
+	}
+	switch a.as {
+	case "", roleUser, roleTenantAdmin, rolePlatformAdmin:
+	default:
+		return usage("--as is %q, which is none of tenant_user, tenant_admin, platform_admin", a.as)
+	}
+	return nil
+}
+
+// say writes one line of voice.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.err, "agentos: "+format+"\n", args...)
+}
+
+// build says what this binary is, by the linker's word or else by what Go recorded.
+func build() node.Build {
+	b := node.Build{Version: version, GitSHA: gitSHA, Timestamp: timestamp}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision" && b.GitSHA == "":
+			b.GitSHA = s.Value
+		case s.Key == "vcs.time" && b.Timestamp == "":
+			b.Timestamp = s.Value
+		}
+	}
+	return b
+}
+
+func platform() string {
+	return strings.Join([]string{runtime.GOOS, runtime.GOARCH, runtime.Version()}, " ")
+}

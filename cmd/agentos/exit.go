@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/node"
+	"github.com/nexixai/agentos/node/fleet"
+)
+
+// Exit codes; docs/cli.md tells them to people, and a test holds the two together.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitForbidden   = 4
+	exitConflict    = 5
+	exitLimit       = 6
+	exitUnreachable = 7
+	exitRunFailed   = 8
+	exitCut         = 9
+	exitInterrupted = 130
+)
+
+// exitCodes says what each code means.
+var exitCodes = []struct {
+	code    int
+	meaning string
+}{
+	{exitOK, "done"},
+	{exitFailed, "failed, in a way that no other code names; also a failed check of `up`, `validate` or `audit verify`"},
+	{exitUsage, "used wrongly: a flag, an argument, a setting or the request itself is not acceptable"},
+	{exitNotFound, "what was named does not exist, or there is no deployment in the state directory"},
+	{exitForbidden, "refused: the key is not valid, or may not do this, or policy forbids it"},
+	{exitConflict, "it stands against what is there: already final, already exists, another body under the same idempotency key"},
+	{exitLimit, "over a rate, a quota or a budget"},
+	{exitUnreachable, "the node, or something it needs, could not be reached in time"},
+	{exitRunFailed, "the run that was watched ended `failed` or `canceled`"},
+	{exitCut, "the event stream ended before the run's final event was seen"},
+	{exitInterrupted, "interrupted by a signal"},
+}
+
+// codedError is an error that knows its exit code and, perhaps, what to do next.
+type codedError struct {
+	code int
+	err  error
+	hint string
+}
+
+// Error implements error.
+func (e *codedError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *codedError) Unwrap() error { return e.err }
+
+// usage is an error of the person at the keyboard.
+func usage(format string, args ...any) error {
+	return &codedError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// exactly refuses any other number of arguments, in our own voice.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == n:
+			return nil
+		case n == 0:
+			return usage("%s takes no argument, and %q was given", cmd.CommandPath(), args[0])
+		case len(args) < n:
+			return usage("%s needs %s", cmd.CommandPath(), what)
+		}
+		return usage("%s takes %s, and %d arguments were given", cmd.CommandPath(), what, len(args))
+	}
+}
+
+func none(cmd *cobra.Command, args []string) error { return exactly(0, "")(cmd, args) }
+
+// fail tells the error, a hint if there is one, and returns the exit code.
+func (a *app) fail(cmd *cobra.Command, err error) int {
+	code, hint := judge(err)
+	if code == exitUsage && hint == "" && cmd != nil {
+		hint = cmd.CommandPath() + " --help"
+	}
+	for line := range strings.Lines(a.describe(err)) {
+		a.say("error: %s", strings.TrimRight(line, "\n"))
+	}
+	if failed, ok := errors.AsType[*fleet.FailedError](err); ok {
+		if len(failed.Log) > 0 {
+			a.say("the last lines of %s:", failed.LogFile)
+			for _, line := range failed.Log {
+				fmt.Fprintln(a.err, "  "+line)
+			}
+		}
+	}
+	if hint != "" {
+		a.say("hint: %s", hint)
+	}
+	return code
+}
+
+// describe is the error in words for a person: of an answer from a node, its message and how to ask about it.
+func (a *app) describe(err error) string {
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok {
+		return err.Error()
+	}
+	text := fmt.Sprintf("%s (%s)", strings.TrimSuffix(e.Message, "."), e.Code)
+	if field, ok := e.Details["field"].(string); ok {
+		text += ", field " + field
+	}
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(", try again in %v", e.RetryAfter)
+	}
+	return text
+}
+
+// judge finds an error's exit code and hint.
+func judge(err error) (code int, hint string) {
+	if e, ok := errors.AsType[*codedError](err); ok {
+		return e.code, e.hint
+	}
+	if e, ok := errors.AsType[*fleet.RefusedError](err); ok {
+		return exitUsage, e.Hint
+	}
+	if e, ok := errors.AsType[*fleet.FailedError](err); ok {
+		return exitFailed, "next, try: " + e.Next
+	}
+	if _, ok := errors.AsType[*node.FieldError](err); ok {
+		return exitUsage, ""
+	}
+	if errors.Is(err, fleet.ErrNoDeployment) {
+		return exitNotFound, "agentos up makes one; --state-dir names another; --api-url and --key-file speak to any node"
+	}
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		return judgeFault(e)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return exitNotFound, ""
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return exitUnreachable, "agentos status says whether the node runs"
+	}
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return exitUnreachable, "agentos status says whether the node runs; agentos up starts it"
+	}
+	return exitFailed, ""
+}
+
+func judgeFault(e *fault.Error) (code int, hint string) {
+	switch e.Code {
+	case fault.InvalidRequest, fault.MethodNotAllowed, fault.PayloadTooLarge, fault.UnsupportedMediaType:
+		return exitUsage, ""
+	case fault.NotFound:
+		return exitNotFound, ""
+	case fault.Unauthorized:
+		return exitForbidden, "the key may have expired or been revoked: agentos keys list --as platform_admin"
+	case fault.Forbidden:
+		return exitForbidden, "another role may do it: --as tenant_admin or --as platform_admin"
+	case fault.PolicyBlocked:
+		return exitForbidden, ""
+	case fault.Conflict, fault.UnsupportedCapability, fault.LoopDetected:
+		return exitConflict, ""
+	case fault.RateLimited, fault.QuotaExceeded, fault.StepLimit:
+		return exitLimit, ""
+	case fault.Unavailable, fault.Timeout:
+		return exitUnreachable, "agentos status says whether the node runs; agentos up starts it"
+	}
+	return exitFailed, ""
+}

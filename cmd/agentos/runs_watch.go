@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) runsWatchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch RUN",
+		Short: "Print a run's journal until the run ends, then its output",
+		Long: `Print a run's journal, one line an event (deltas of a streaming model are left out), from its beginning until the run ends, and then its output. A connection that
+breaks is made again, and the journal goes on where it was. Leaving does not cancel the run. The exit code is 8 when the
+run failed or was canceled, and 9 when its end was not seen.`,
+		Example: "  agentos runs watch run_01J...\n  agentos runs watch run_01J... --output json | jq .event.type",
+		Args:    exactly(1, "one run id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.dial(roleUser)
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			return a.watch(cmd.Context(), c, args[0])
+		},
+	}
+}
+
+// envelope is what a line shows of an event.
+type envelope struct {
+	Sequence uint64          `json:"sequence"`
+	Time     time.Time       `json:"time"`
+	Type     string          `json:"type"`
+	Payload  json.RawMessage `json:"payload"`
+}
+
+// watch prints the journal of a run and then its outcome. As JSON each event is one line as it came, and the run is the
+// last.
+func (a *app) watch(ctx context.Context, c *conn, runID string) error {
+	path := "/v1/runs/" + url.PathEscape(runID)
+	final := ""
+	err := c.follow(ctx, runID, func(f frame) (bool, error) {
+		if f.event == "agentos.gap" {
+			a.say("events are missing here: %s", plain(string(f.data)))
+			return false, nil
+		}
+		if f.id == 0 { // a delta; what it is part of comes whole
+			return false, nil
+		}
+		var body struct {
+			Event *envelope `json:"event"`
+		}
+		if err := json.Unmarshal(f.data, &body); err != nil || body.Event == nil {
+			return false, fmt.Errorf("an event can't be read: %q", cut(plain(string(f.data)), 200))
+		}
+		if isFinal(body.Event.Type) {
+			final = body.Event.Type
+		}
+		line := string(f.data)
+		if a.output != "json" {
+			line = eventLine(body.Event)
+		}
+		_, err := fmt.Fprintln(a.out, line)
+		return final != "", err
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil && errors.Is(err, errCut):
+		return &codedError{code: exitCut, err: err, hint: "the run goes on; look again with: agentos runs watch " + runID}
+	case err != nil:
+		return err
+	}
+	raw, err := c.raw(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	if a.output == "json" {
+		_, err = fmt.Fprintf(a.out, "%s\n", raw)
+	} else {
+		err = a.printOutcome(raw)
+	}
+	if err == nil && final != "agentos.run.completed" {
+		err = &codedError{code: exitRunFailed, err: fmt.Errorf("run %s ended with %s", runID, final), hint: "agentos runs get " + runID}
+	}
+	return err
+}
+
+// printOutcome prints what a run came to.
+func (a *app) printOutcome(raw json.RawMessage) error {
+	var body struct {
+		Run runView `json:"run"`
+	}
+	if err := json.Unmarshal(raw, &body); err != nil {
+		return err
+	}
+	var err error
+	switch r := body.Run; {
+	case r.Output != nil:
+		_, err = fmt.Fprintln(a.out, "\n"+lines(r.Output.Text))
+	case r.Error != nil:
+		_, err = fmt.Fprintf(a.out, "\n%s: %s\n", plain(r.Error.Code), plain(r.Error.Message))
+	}
+	return err
+}
+
+func isFinal(eventType string) bool {
+	switch eventType {
+	case "agentos.run.completed", "agentos.run.failed", "agentos.run.canceled":
+		return true
+	}
+	return false
+}
+
+// eventLine is one event for the eye: when, which, and what matters of it.
+func eventLine(e *envelope) string {
+	kind := strings.TrimPrefix(e.Type, "agentos.")
+	line := fmt.Sprintf("%s  %3d  %-20s  %s", e.Time.Local().Format("15:04:05.000"), e.Sequence, plain(kind), detail(kind, e.Payload))
+	return strings.TrimRight(line, " ")
+}
+
+// payload is every member that a line may show.
+type payload struct {
+	Status     string          `json:"status"`
+	StackID    string          `json:"stack_id"`
+	Attempt    int             `json:"attempt"`
+	StepKind   string          `json:"step_kind"`
+	Name       string          `json:"name"`
+	Message    string          `json:"message"`
+	DurationMS int64           `json:"duration_ms"`
+	LatencyMS  int64           `json:"latency_ms"`
+	ToolID     string          `json:"tool_id"`
+	Input      json.RawMessage `json:"input"`
+	Output     json.RawMessage `json:"output"`
+	ModelRef   string          `json:"model_ref"`
+	By         string          `json:"by"`
+	Summary    struct {
+		Messages int `json:"messages"`
+	} `json:"input_summary"`
+	Usage struct {
+		Input  int64 `json:"input_tokens"`
+		Output int64 `json:"output_tokens"`
+	} `json:"usage"`
+	Policy struct {
+		Decision string `json:"decision"`
+	} `json:"policy_outcome"`
+	Route struct {
+		Backend string `json:"backend"`
+		Model   string `json:"model"`
+	} `json:"route"`
+	Error *struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// detail is the part of a payload worth a glance. A type it doesn't know is shown as it came.
+func detail(kind string, raw json.RawMessage) string {
+	var p payload
+	if json.Unmarshal(raw, &p) != nil {
+		return cut(plain(string(raw)), 120)
+	}
+	var text string
+	switch kind {
+	case "run.created":
+		text = p.Status
+	case "run.started":
+		text = fmt.Sprintf("at %s, attempt %d", p.StackID, p.Attempt)
+	case "run.step.started":
+		text = strings.TrimSpace(fmt.Sprintf("%s %s %s", p.StepKind, p.Name, p.Message))
+	case "run.step.completed":
+		text = fmt.Sprintf("%s in %d ms", p.Status, p.DurationMS)
+	case "tool.call.requested":
+		text = fmt.Sprintf("%s %s", p.ToolID, p.Input)
+	case "tool.call.completed":
+		text = fmt.Sprintf("%s %s in %d ms %s", p.ToolID, p.Status, p.DurationMS, absent(p.Output))
+	case "model.requested":
+		text = fmt.Sprintf("%s, %d message(s)", p.ModelRef, p.Summary.Messages)
+	case "model.completed":
+		text = fmt.Sprintf("%s by %s/%s in %d ms, %d+%d tokens, policy %s", p.Status, p.Route.Backend, p.Route.Model, p.LatencyMS, p.Usage.Input, p.Usage.Output, p.Policy.Decision)
+	case "run.completed":
+		text = p.Status
+	case "run.failed":
+		text = p.Status
+	case "run.canceled", "run.cancel_requested":
+		text = strings.TrimSpace("by " + p.By)
+	default:
+		text = string(raw)
+	}
+	if p.Error != nil {
+		text += fmt.Sprintf(" (%s: %s)", p.Error.Code, p.Error.Message)
+	}
+	return cut(plain(strings.TrimSpace(text)), 160)
+}
+
+func absent(raw json.RawMessage) string {
+	if string(raw) == "null" {
+		return ""
+	}
+	return string(raw)
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/node"
+	"github.com/nexixai/agentos/node/fleet"
+)
+
+func (a *app) upCommand() *cobra.Command {
+	var d deployment
+	var mode string
+	var basePort, nodes, orgs int
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start a deployment on this machine, seed it, check it and report",
+		Long: fmt.Sprintf(`Start a deployment on this machine: preflight, boot, seed, wire, validate, report. Run again it changes nothing,
+except that a node which was killed is started again.
+
+A node takes five ports in a row: API, federation, cluster, gossip and admin. The first is --base-port, %d when it is
+left out, and further nodes follow in steps of %d. Settings for the nodes stand in a file beside the state directory
+(.agentos.env), which the first up writes and later ones keep.`, fleet.DefaultBasePort, fleet.PortStep),
+		Example: "  agentos up\n  agentos up --state-dir /var/tmp/second --base-port 9420 --output json",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f, err := a.fleet(d, func(o *fleet.Options) error {
+				o.Mode, o.BasePort, o.Nodes, o.Orgs = node.Mode(mode), basePort, nodes, orgs
+				return a.shape(o)
+			})
+			if err != nil {
+				return err
+			}
+			if err := writeEnvFile(a.envFile()); err != nil {
+				return err
+			}
+			r, err := f.Up(cmd.Context())
+			if r != nil {
+				a.reported(r)
+			}
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.json(r.Access)
+			}
+			return a.printUp(r)
+		},
+	}
+	d.flags(cmd)
+	cmd.Flags().StringVar(&mode, "mode", "", "demo or dev (AGENTOS_MODE); demo when left out")
+	cmd.Flags().IntVar(&basePort, "base-port", 0, fmt.Sprintf("first port (AGENTOS_BASE_PORT); %d when left out", fleet.DefaultBasePort))
+	cmd.Flags().IntVar(&nodes, "nodes", 0, "nodes of the first organisation; this version deploys 1")
+	cmd.Flags().IntVar(&orgs, "orgs", 0, "organisations; this version deploys 1")
+	return cmd
+}
+
+// shape fills in from the environment, and then the environment file, what a new deployment is to be.
+func (a *app) shape(o *fleet.Options) error {
+	look := func(name string) string { return a.getenv(name, o.Env[name]) }
+	o.FreshMode = node.Mode(look("AGENTOS_MODE"))
+	if port := look("AGENTOS_BASE_PORT"); port != "" {
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			return usage("AGENTOS_BASE_PORT is %q, which is no port", port)
+		}
+		o.FreshBasePort = n
+	}
+	return nil
+}
+
+func (a *app) printUp(r *fleet.Report) error {
+	for _, n := range r.Nodes {
+		fmt.Fprintf(a.out, "node      %s  %s, process %d\n", n.StackID, n.State, n.PID)
+		fmt.Fprintf(a.out, "API       %s\n", n.APIURL)
+		fmt.Fprintf(a.out, "metrics   %s/metrics\n", n.AdminURL)
+		fmt.Fprintf(a.out, "log       %s\n", n.LogFile)
+	}
+	for _, o := range r.Access.Organizations {
+		for _, t := range o.Tenants {
+			for _, p := range t.Principals {
+				fmt.Fprintf(a.out, "key       %-14s %-14s %s\n", t.ID, p.Role, p.KeyFile)
+			}
+		}
+	}
+	ok := 0
+	for _, c := range r.Smoke {
+		if c.OK {
+			ok++
+		}
+	}
+	fmt.Fprintf(a.out, "checks    %d of %d smoke tests passed\n", ok, len(r.Smoke))
+	fmt.Fprintf(a.out, "alerts    %s\n", r.Alerts.Detail)
+	for _, adv := range r.Advice {
+		fmt.Fprintf(a.out, "next      %s: %s\n", adv.What, adv.Command)
+	}
+	return nil
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/node/fleet"
+)
+
+func (a *app) validateCommand() *cobra.Command {
+	var d deployment
+	cmd := &cobra.Command{
+		Use:   "validate",
+		Short: "Check that the deployment works from end to end",
+		Long: `Check that the deployment works: health, a run with a tool call and a governed model call, its events streamed to the
+end, metrics that move, the default tenant, and that one tenant can't see another's run. Nothing of yours is changed; the
+runs it makes are labelled agentos.validate.`,
+		Example: "  agentos validate\n  agentos validate --output json",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f, err := a.fleet(d, nil)
+			if err != nil {
+				return err
+			}
+			r, err := f.Validate(cmd.Context())
+			if r != nil {
+				a.reported(r)
+				if printErr := a.printChecks(r); printErr != nil && err == nil {
+					err = printErr
+				}
+			}
+			return err
+		},
+	}
+	d.flags(cmd)
+	return cmd
+}
+
+func (a *app) printChecks(r *fleet.Report) error {
+	if a.output == "json" {
+		return a.json(r)
+	}
+	t := newTable(a.out, "check", "result", "ms", "detail")
+	for _, c := range append(append([]fleet.Check{}, r.Checks...), r.Smoke...) {
+		result := "ok"
+		if !c.OK {
+			result = "FAILED"
+		}
+		t.row(c.Name, result, c.DurationMS, c.Detail)
+	}
+	return t.flush()
+}

@@ -1,0 +1,50 @@
+package model
+
+import (
+	"context"
+
+	"github.com/nexixai/agentos/internal/fault"
+)
+
+// Explanation says what a call would do: what policy makes of it, which models are tried in which order and why, and what
+// would be held back.
+type Explanation struct {
+	Decision      Decision      `json:"decision"`
+	PolicyOutcome PolicyOutcome `json:"policy_outcome"`
+	Reservation   struct {
+		Tokens  int64   `json:"tokens"`
+		CostUSD float64 `json:"cost_usd"`
+	} `json:"reservation"`
+}
+
+// Explain takes a call through every stage that changes nothing, and calls no backend. A call that policy blocks, or that
+// no model fits, is explained, not refused; only a model_ref that names nothing the tenant may use is fault.NotFound.
+func (g *Gateway) Explain(ctx context.Context, caller Caller, asked *ChatRequest) (*Explanation, error) {
+	if err := validate(asked); err != nil {
+		return nil, err
+	}
+	rules, err := g.o.Policy.Rules(ctx, caller.Tenant.ID, caller.policyID())
+	if err != nil {
+		return nil, err
+	}
+	req, outcome, err := rules.Request(asked)
+	if err != nil && !fault.Is(err, fault.PolicyBlocked) {
+		return nil, err
+	}
+	e := &Explanation{PolicyOutcome: outcome}
+	c := g.newCall(caller, req, rules, outcome)
+	err = c.route(true)
+	e.Decision = c.decision
+	if err != nil {
+		if fault.Is(err, fault.NotFound) {
+			return nil, err
+		}
+		return e, nil
+	}
+	if err := c.reserve(ctx); err != nil {
+		return nil, err
+	}
+	e.Reservation.Tokens = c.reservation.Tokens
+	e.Reservation.CostUSD = float64(c.reservation.CostNUSD) / 1e9
+	return e, nil
+}

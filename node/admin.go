@@ -1,0 +1,42 @@
+package node
+
+import (
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/nexixai/agentos/internal/metric"
+)
+
+// adminHandler serves what operators look at: /metrics, /debug/pprof/, and, through calls, the admin calls and health.
+func (n *Node) adminHandler(calls http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metric.Handler(n.w.metrics.registry))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.Handle("/", calls)
+	return mux
+}
+
+// gauges shows what the rooms can say about themselves at any moment.
+func (n *Node) gauges() {
+	w := &n.w
+	w.metrics.gauge("active_runs", "Runs that this node works on now.", func() float64 { return float64(w.sessions.Held()) })
+	w.metrics.gauge("event_streams", "Event streams that are open at this node.", func() float64 { return float64(w.hub.Followers()) })
+	w.metrics.gauge("raft_applied_index", "Index of the last change that this node's copy holds.", func() float64 { return float64(w.store.Status().Applied) })
+	w.metrics.gauge("raft_term", "Term of the log.", func() float64 { return float64(w.store.Status().Term) })
+	w.metrics.gauge("raft_leader", "1 while this node leads its cluster.", func() float64 {
+		if w.store.Status().Role == "leader" {
+			return 1
+		}
+		return 0
+	})
+	w.metrics.gauge("ready", "1 while this node takes requests.", func() float64 {
+		if n.draining.Load() {
+			return 0
+		}
+		return 1
+	})
+}

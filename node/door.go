@@ -1,0 +1,46 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nexixai/agentos/api"
+	openaiwire "github.com/nexixai/agentos/api/openai"
+	"github.com/nexixai/agentos/internal/fault"
+)
+
+// door makes the door of the API and the admin calls.
+func (n *Node) door() (*api.Server, error) {
+	w, who, scheme := &n.w, n.dir.id, "http"
+	if n.certs != nil {
+		scheme = "https"
+	}
+	d, err := api.New(api.Options{
+		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, OpenAI: openaiwire.Dialect{},
+		Denials: w.denials, Observe: w.metrics.request, Dependencies: n.dependencies,
+		About: api.About{
+			Version: n.o.Build.Version, Commit: n.o.Build.GitSHA, BuiltAt: n.o.Build.Timestamp, StackID: who.StackID,
+			Organization: n.o.Organization, Region: n.o.Region, TrustDomain: n.o.TrustDomain, ClusterID: who.ClusterID, Mode: string(n.o.Mode),
+			StoreEpoch: who.StoreEpoch, APIURL: scheme + "://" + n.o.APIAdvertise, FederationURL: "https://" + n.o.FederationAdvertise,
+			AdminURL: scheme + "://" + n.o.AdminListen, MaxConcurrentRuns: n.o.Workers, Backends: n.backends, Tiers: []string{"fast", "balanced", "premium"},
+			Capabilities: map[string]bool{"events_stream": true, "tenant_isolation": true, "runs_forward": false, "events_ingest": false, "tool_hosting": false},
+		},
+		AdminApart: n.o.Mode == Prod, Logger: n.log.Named("api"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	return d, nil
+}
+
+// dependencies is what readiness depends on, each asked from memory: a look at /readyz must not load what it looks at.
+func (n *Node) dependencies(context.Context) map[string]error {
+	deps := map[string]error{"store": nil, "session": n.w.sessions.Err(), "node": nil}
+	if n.w.store.Status().Leader == "" {
+		deps["store"] = fault.New(fault.Unavailable, "The cluster has no leader at the moment.").With("service", "quorum")
+	}
+	if n.draining.Load() {
+		deps["node"] = fault.New(fault.Unavailable, "This node is stopping.").With("service", "node")
+	}
+	return deps
+}

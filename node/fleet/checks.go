@@ -1,0 +1,342 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nexixai/agentos/node"
+)
+
+// How long one check may take.
+const checkPatience = 60 * time.Second
+
+// validate tries everything that a deployment is for. It goes on after a failure, so that the report shows all of them.
+func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
+	var failed []string
+	p.total(len(f.plan.nodes())*len(healthPaths) + len(f.plan.Organizations)*len(smokeTests))
+	try := func(into *[]Check, name string, do func(context.Context) (string, error)) {
+		if ctx.Err() != nil {
+			return
+		}
+		began := time.Now()
+		one, cancel := context.WithTimeout(ctx, checkPatience)
+		defer cancel()
+		detail, err := do(one)
+		c := Check{Name: name, OK: err == nil, Detail: detail, DurationMS: time.Since(began).Milliseconds()}
+		if err != nil {
+			c.Detail = err.Error()
+			failed = append(failed, name+": "+c.Detail)
+			p.note("%s FAILED: %s", name, c.Detail)
+		} else {
+			p.step("%s: %s", name, detail)
+		}
+		*into = append(*into, c)
+	}
+	for _, n := range f.plan.nodes() {
+		for _, path := range healthPaths {
+			try(&r.Checks, n.StackID+" "+path, func(ctx context.Context) (string, error) { return "ok", f.ask(ctx, n.apiURL()+path) })
+		}
+	}
+	for _, org := range f.plan.Organizations {
+		s := &smoke{f: f, org: org, node: org.Nodes[0]}
+		for _, t := range smokeTests {
+			try(&r.Smoke, t.name, func(ctx context.Context) (string, error) { return t.do(s, ctx) })
+		}
+		s.close()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	n := f.plan.nodes()[0]
+	return &FailedError{
+		Phase: p.name, Check: fmt.Sprintf("%d check(s)", len(failed)), Err: errors.New(strings.Join(failed, "; ")),
+		Log: tail(f.logFile(n.StackID), 0, 12), LogFile: f.logFile(n.StackID), Next: "agentos status --state-dir " + f.o.StateDir,
+	}
+}
+
+var healthPaths = []string{"/healthz", "/readyz", "/v1/health", "/stack-b/v1/health", "/v1/federation/health"}
+
+// smoke holds what the smoke tests of one organisation share.
+type smoke struct {
+	f      *Fleet
+	org    planOrg
+	node   planNode
+	opened []*caller
+
+	before float64 // runs counted before
+	runID  string
+	events []event
+}
+
+func (s *smoke) close() {
+	for _, c := range s.opened {
+		c.close()
+	}
+}
+
+func (s *smoke) as(tenantID, role string) (*caller, error) {
+	c, err := s.f.caller(s.node, s.f.keyFile(s.org, tenantID, role))
+	if err == nil {
+		s.opened = append(s.opened, c)
+	}
+	return c, err
+}
+
+// smokeTests are tried in this order; later ones look at the run that an earlier one made.
+var smokeTests = []struct {
+	name string
+	do   func(*smoke, context.Context) (string, error)
+}{
+	{"default tenant exists", (*smoke).tenant},
+	{"figures can be read", (*smoke).figures},
+	{"run with a tool call and a governed model call", (*smoke).run},
+	{"events streamed to completion", (*smoke).stream},
+	{"policy redacts", (*smoke).policy},
+	{"figures moved", (*smoke).moved},
+	{"another tenant can't see the run", (*smoke).isolation},
+	{"audit names the run", (*smoke).audit},
+}
+
+func (s *smoke) tenant(ctx context.Context) (string, error) {
+	c, err := s.as(node.DefaultTenantID, rolePlatformAdmin)
+	if err != nil {
+		return "", err
+	}
+	var out struct {
+		Tenant struct {
+			ID     string `json:"tenant_id"`
+			Status string `json:"status"`
+		} `json:"tenant"`
+	}
+	if err := c.call(ctx, http.MethodGet, "/v1/admin/tenants/"+node.DefaultTenantID, nil, &out); err != nil {
+		return "", err
+	}
+	if out.Tenant.Status != "active" {
+		return "", fmt.Errorf("%s is %s", out.Tenant.ID, out.Tenant.Status)
+	}
+	return out.Tenant.ID + " is active", nil
+}
+
+const runCounter = "agentos_run_count"
+
+func (s *smoke) figures(ctx context.Context) (string, error) {
+	var err error
+	s.before, err = s.f.figure(ctx, s.node, runCounter)
+	return fmt.Sprintf("%s is %g", runCounter, s.before), err
+}
+
+// figure adds up the samples of one metric.
+func (f *Fleet) figure(ctx context.Context, n planNode, name string) (float64, error) {
+	status, body, err := f.get(ctx, n.adminURL()+"/metrics")
+	if err != nil {
+		return 0, err
+	}
+	if status != http.StatusOK {
+		return 0, fmt.Errorf("GET /metrics: %d", status)
+	}
+	sum, known := 0.0, false
+	for line := range strings.Lines(string(body)) {
+		if strings.HasPrefix(line, "# TYPE "+name+" ") || strings.HasPrefix(line, "# TYPE "+name+"_total ") {
+			known = true
+		}
+		rest, ok := strings.CutPrefix(line, name)
+		if !ok {
+			continue
+		}
+		rest = strings.TrimPrefix(rest, "_total")
+		if rest == "" || rest[0] != '{' && rest[0] != ' ' {
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(strings.TrimRight(rest, "\n"), ' ')+1:]), 64)
+		if err == nil {
+			sum, known = sum+v, true
+		}
+	}
+	if !known {
+		return 0, fmt.Errorf("the node shows no figure %s", name)
+	}
+	return sum, nil
+}
+
+func (s *smoke) run(ctx context.Context) (string, error) {
+	c, err := s.as(node.DefaultTenantID, roleTenantUser)
+	if err != nil {
+		return "", err
+	}
+	made, err := c.createRun(ctx, node.SampleAgentID, `/call tool.echo {"probe":"agentos validate"}`)
+	if err != nil {
+		return "", err
+	}
+	s.runID = made.ID
+	if s.events, err = c.follow(ctx, s.runID); err != nil {
+		return "", err
+	}
+	var tool, governed bool
+	for _, e := range s.events {
+		var payload struct {
+			Status  string `json:"status"`
+			Outcome *struct {
+				Decision string `json:"decision"`
+			} `json:"policy_outcome"`
+		}
+		if err := json.Unmarshal(e.Payload, &payload); err != nil {
+			return "", fmt.Errorf("event %d: %w", e.Sequence, err)
+		}
+		tool = tool || e.Type == "agentos.tool.call.completed" && payload.Status == "ok"
+		governed = governed || e.Type == "agentos.model.completed" && payload.Outcome != nil && payload.Outcome.Decision == "allowed"
+	}
+	last := s.events[len(s.events)-1]
+	switch {
+	case last.Type != "agentos.run.completed":
+		return "", fmt.Errorf("run %s ended with %s %s", s.runID, last.Type, last.Payload)
+	case !tool:
+		return "", fmt.Errorf("run %s made no tool call that succeeded", s.runID)
+	case !governed:
+		return "", fmt.Errorf("run %s made no model call that policy allowed", s.runID)
+	}
+	return s.runID + " completed", nil
+}
+
+func (s *smoke) stream(context.Context) (string, error) {
+	if len(s.events) == 0 {
+		return "", errors.New("there are no events: the run before has failed")
+	}
+	for i, e := range s.events {
+		if e.Sequence != uint64(i+1) || e.RunID != s.runID {
+			return "", fmt.Errorf("event %d of %s has sequence %d and run %s", i+1, s.runID, e.Sequence, e.RunID)
+		}
+	}
+	return fmt.Sprintf("%d events, 1 to %d without a gap", len(s.events), len(s.events)), nil
+}
+
+func (s *smoke) policy(ctx context.Context) (string, error) {
+	c, err := s.as(node.DefaultTenantID, roleTenantUser)
+	if err != nil {
+		return "", err
+	}
+	var out struct {
+		Result struct {
+			Decision   string `json:"decision"`
+			Redactions []struct {
+				Type string `json:"type"`
+			} `json:"redactions"`
+		} `json:"policy_result"`
+	}
+	body := map[string]any{"policy_check": map[string]any{"content": map[string]any{"type": "text", "text": "write to someone@example.com"}}}
+	if err := c.call(ctx, http.MethodPost, "/v1/policy/check", body, &out); err != nil {
+		return "", err
+	}
+	if out.Result.Decision != "redacted" || len(out.Result.Redactions) != 1 || out.Result.Redactions[0].Type != "email" {
+		return "", fmt.Errorf("an e-mail address in a text was %q with %d redactions", out.Result.Decision, len(out.Result.Redactions))
+	}
+	return "an e-mail address was redacted", nil
+}
+
+// moved waits until the run is counted; figures may lag behind by a moment.
+func (s *smoke) moved(ctx context.Context) (string, error) {
+	if s.runID == "" {
+		return "", errors.New("there was no run to count")
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		now, err := s.f.figure(ctx, s.node, runCounter)
+		if err != nil {
+			return "", err
+		}
+		if now > s.before {
+			return fmt.Sprintf("%s went from %g to %g", runCounter, s.before, now), nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("%s stayed at %g for %v", runCounter, now, checkPatience)
+		case <-tick.C:
+		}
+	}
+}
+
+// isolation asks for the run with the other tenant's key: the answer must be the one for a run that never was.
+func (s *smoke) isolation(ctx context.Context) (string, error) {
+	if s.runID == "" {
+		return "", errors.New("there was no run to look for")
+	}
+	c, err := s.as(node.IsolationTenantID, roleTenantUser)
+	if err != nil {
+		return "", err
+	}
+	for _, suffix := range []string{"", "/events"} {
+		status, theirs, err := c.raw(ctx, http.MethodGet, "/v1/runs/"+s.runID+suffix, nil)
+		if err != nil {
+			return "", err
+		}
+		nowhere := "run_00000000000000000000000000"
+		_, none, err := c.raw(ctx, http.MethodGet, "/v1/runs/"+nowhere+suffix, nil)
+		if err != nil {
+			return "", err
+		}
+		if status != http.StatusNotFound {
+			return "", fmt.Errorf("GET …%s: %d %s", suffix, status, theirs)
+		}
+		if !bytes.Equal(anonymous(theirs, s.runID), anonymous(none, nowhere)) {
+			return "", fmt.Errorf("GET …%s: the answer tells another tenant's run from none: %s, %s", suffix, theirs, none)
+		}
+	}
+	return "404, as for a run that never was", nil
+}
+
+// anonymous takes out of an error body what differs between any two requests.
+func anonymous(body []byte, runID string) []byte {
+	var v map[string]any
+	if json.Unmarshal(body, &v) != nil {
+		return body
+	}
+	delete(v, "correlation_id")
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return body
+	}
+	return bytes.ReplaceAll(raw, []byte(runID), nil)
+}
+
+func (s *smoke) audit(ctx context.Context) (string, error) {
+	if s.runID == "" {
+		return "", errors.New("there was no run to look for")
+	}
+	c, err := s.as(node.DefaultTenantID, roleTenantAdmin)
+	if err != nil {
+		return "", err
+	}
+	from := time.Now().Add(-10 * time.Minute).UTC().Format(time.RFC3339)
+	cursor := ""
+	for {
+		var out struct {
+			Records []struct {
+				Action   string `json:"action"`
+				Resource string `json:"resource"`
+			} `json:"records"`
+			Next *string `json:"next_cursor"`
+		}
+		if err := c.call(ctx, http.MethodGet, "/v1/admin/audit?limit=500&from="+from+cursor, nil, &out); err != nil {
+			return "", err
+		}
+		for _, rec := range out.Records {
+			if strings.Contains(rec.Resource, s.runID) {
+				return rec.Action + " of " + s.runID + " is recorded", nil
+			}
+		}
+		if out.Next == nil {
+			return "", fmt.Errorf("no audit record of the last ten minutes names %s", s.runID)
+		}
+		cursor = "&cursor=" + *out.Next
+	}
+}

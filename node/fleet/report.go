@@ -1,0 +1,262 @@
+package fleet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nexixai/agentos/node"
+)
+
+// Report is what one action did and found. It holds no secret.
+type Report struct {
+	Action     string    `json:"action"`
+	Result     string    `json:"result"` // ok or failed
+	StartedAt  time.Time `json:"started_at"`
+	EndedAt    time.Time `json:"ended_at"`
+	DurationMS int64     `json:"duration_ms"`
+
+	Host     Host       `json:"host"`
+	Build    node.Build `json:"build"`
+	Mode     string     `json:"mode"`
+	StateDir string     `json:"state_dir"`
+
+	Ports    []Port        `json:"ports"`
+	Nodes    []NodeStatus  `json:"nodes"`
+	Seeded   *node.Seeded  `json:"seeded"`
+	Phases   []PhaseResult `json:"phases"`
+	Checks   []Check       `json:"checks"`
+	Smoke    []Check       `json:"smoke_tests"`
+	Alerts   Alerts        `json:"alerts"`
+	Access   *Access       `json:"access"`
+	Tenants  []TenantFacts `json:"tenants"`
+	Advice   []Advice      `json:"advice"`
+	Removed  []string      `json:"removed,omitempty"`
+	Error    string        `json:"error,omitempty"`
+	LastLog  []string      `json:"last_log_lines,omitempty"`
+	Remedies []string      `json:"remediation"`
+
+	// Files are where the report lies; filled in by write.
+	Files []string `json:"files"`
+}
+
+// Host is the machine.
+type Host struct {
+	Hostname  string     `json:"hostname"`
+	OS        string     `json:"os"`
+	Arch      string     `json:"arch"`
+	CPUs      int        `json:"cpus"`
+	DiskFree  node.Bytes `json:"disk_free_bytes"`
+	GoVersion string     `json:"go_version"`
+}
+
+// Port is one address of a node.
+type Port struct {
+	StackID  string `json:"stack_id"`
+	Listener string `json:"listener"`
+	Protocol string `json:"protocol"`
+	Address  string `json:"address"`
+	State    string `json:"state"` // free or ours, when it was looked at
+}
+
+// Check is one thing that was tried.
+type Check struct {
+	Name       string `json:"name"`
+	OK         bool   `json:"ok"`
+	Detail     string `json:"detail"`
+	DurationMS int64  `json:"duration_ms"`
+}
+
+// Alerts is the state of alerting.
+type Alerts struct {
+	Configured bool   `json:"configured"`
+	Detail     string `json:"detail"`
+	HowToTest  string `json:"how_to_test"`
+}
+
+// TenantFacts are a tenant's limits, for the report.
+type TenantFacts struct {
+	TenantID string         `json:"tenant_id"`
+	Name     string         `json:"name"`
+	Status   string         `json:"status"`
+	Quotas   map[string]any `json:"quotas"`
+}
+
+// Advice is how to do what people do next.
+type Advice struct {
+	What    string `json:"what"`
+	Command string `json:"command"`
+}
+
+func (f *Fleet) newReport(action string) *Report {
+	r := &Report{
+		Action: action, Result: "ok", StartedAt: time.Now().UTC(), Build: f.o.Build, StateDir: f.o.StateDir,
+		Host:  Host{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), GoVersion: runtime.Version()},
+		Ports: []Port{}, Nodes: []NodeStatus{}, Phases: []PhaseResult{}, Checks: []Check{}, Smoke: []Check{},
+		Tenants: []TenantFacts{}, Advice: []Advice{}, Remedies: []string{}, Files: []string{},
+		Alerts: Alerts{Detail: "no alert receiver: alerting is not part of this version", HowToTest: "agentos test-alert, once it comes"},
+	}
+	r.Host.Hostname, _ = os.Hostname()
+	r.Host.DiskFree, _ = freeSpace(filepath.Dir(f.o.StateDir))
+	return r
+}
+
+// finish completes the report with how the action ended and writes it. It returns the action's error, joined with its own.
+func (f *Fleet) finish(r *Report, err error) error {
+	r.EndedAt = time.Now().UTC()
+	r.DurationMS = r.EndedAt.Sub(r.StartedAt).Milliseconds()
+	if f.plan != nil {
+		r.Mode = string(f.plan.Mode)
+	}
+	if err != nil {
+		r.Result, r.Error = "failed", err.Error()
+		if failed, ok := errors.AsType[*FailedError](err); ok {
+			r.LastLog = failed.Log
+			r.Remedies = append(r.Remedies, failed.Next)
+		}
+	}
+	return errors.Join(err, f.write(r))
+}
+
+// write puts the report into the report directory, as Markdown and JSON. Two reports never share a name.
+func (f *Fleet) write(r *Report) error {
+	if err := os.MkdirAll(f.o.ReportDir, 0o755); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	for at := r.EndedAt; ; at = at.Add(time.Second) {
+		base := filepath.Join(f.o.ReportDir, r.Action+"-"+at.Format("20060102-150405"))
+		file, err := os.OpenFile(base+".json", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+		r.Files = []string{base + ".md", base + ".json"}
+		if r.Access != nil {
+			r.Access.Reports = f.reports()
+		}
+		enc := json.NewEncoder(file)
+		enc.SetIndent("", "  ")
+		if err := errors.Join(enc.Encode(r), file.Close()); err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+		if err := os.WriteFile(base+".md", []byte(r.markdown()), 0o644); err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+		return nil
+	}
+}
+
+// reports lists the reports there are, oldest first.
+func (f *Fleet) reports() []string {
+	names, _ := filepath.Glob(filepath.Join(f.o.ReportDir, "*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]-[0-9][0-9][0-9][0-9][0-9][0-9].json"))
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(stamp(a), stamp(b)) })
+	if names == nil {
+		names = []string{}
+	}
+	const most = 20
+	return names[max(0, len(names)-most):]
+}
+
+func stamp(name string) string {
+	base := strings.TrimSuffix(filepath.Base(name), ".json")
+	return base[max(0, len(base)-15):]
+}
+
+func (r *Report) markdown() string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
+	p("# agentos %s: %s\n\n", r.Action, r.Result)
+	p("%s, took %s, on %s (%s/%s, %d CPUs, %s free), agentos %s (%s).\n", r.StartedAt.Format(time.RFC3339),
+		time.Duration(r.DurationMS)*time.Millisecond, r.Host.Hostname, r.Host.OS, r.Host.Arch, r.Host.CPUs, rounded(r.Host.DiskFree), r.Build.Version, r.Build.GitSHA)
+	p("Mode %s, state directory `%s`.\n", r.Mode, r.StateDir)
+	if r.Error != "" {
+		p("\n## What failed\n\n%s\n", r.Error)
+		if len(r.LastLog) > 0 {
+			p("\n```\n%s\n```\n", strings.Join(r.LastLog, "\n"))
+		}
+	}
+	if len(r.Remedies) > 0 {
+		p("\n## What to do\n\n")
+		for _, remedy := range r.Remedies {
+			p("- `%s`\n", remedy)
+		}
+	}
+	p("\n## Phases\n\n| phase | result | steps | ms |\n|---|---|---|---|\n")
+	for _, ph := range r.Phases {
+		p("| %s | %s | %d/%d | %d |\n", ph.Name, ph.Result, ph.Done, ph.Total, ph.DurationMS)
+	}
+	table := func(title string, checks []Check) {
+		if len(checks) == 0 {
+			return
+		}
+		p("\n## %s\n\n| check | result | ms | detail |\n|---|---|---|---|\n", title)
+		for _, c := range checks {
+			p("| %s | %s | %d | %s |\n", c.Name, okWord(c.OK), c.DurationMS, strings.ReplaceAll(c.Detail, "|", "\\|"))
+		}
+	}
+	table("Health", r.Checks)
+	table("Smoke tests", r.Smoke)
+	r.markdownPlaces(p)
+	return b.String()
+}
+
+func (r *Report) markdownPlaces(p func(string, ...any)) {
+	if len(r.Nodes) > 0 {
+		p("\n## Nodes\n\n| node | state | pid | API | admin | version | log |\n|---|---|---|---|---|---|---|\n")
+		for _, n := range r.Nodes {
+			p("| %s | %s | %d | %s | %s | %s | `%s` |\n", n.StackID, n.State, n.PID, n.APIURL, n.AdminURL, n.Version, n.LogFile)
+		}
+	}
+	if len(r.Ports) > 0 {
+		p("\n## Ports\n\n| node | listener | address |\n|---|---|---|\n")
+		for _, port := range r.Ports {
+			p("| %s | %s | %s %s |\n", port.StackID, port.Listener, port.Protocol, port.Address)
+		}
+	}
+	if r.Access != nil {
+		p("\n## Credentials\n\nEach file holds one API key and can be read by its owner alone.\n\n| tenant | principal | role | key file |\n|---|---|---|---|\n")
+		for _, o := range r.Access.Organizations {
+			for _, t := range o.Tenants {
+				for _, pr := range t.Principals {
+					p("| %s | %s | %s | `%s` |\n", t.ID, pr.ID, pr.Role, pr.KeyFile)
+				}
+			}
+		}
+		p("\nMetrics: %s\n", strings.Join(r.Access.Observability.MetricsURLs, ", "))
+	}
+	if r.Seeded != nil {
+		p("\n## Seeded\n\nTenant `%s`; agents `%s`; tools `%s`.\n", r.Seeded.DefaultTenantID, strings.Join(r.Seeded.SampleAgentIDs, "`, `"), strings.Join(r.Seeded.SampleToolIDs, "`, `"))
+	}
+	for _, t := range r.Tenants {
+		raw, _ := json.Marshal(t.Quotas)
+		p("\nTenant `%s` (%s, %s), quotas: `%s`\n", t.TenantID, t.Name, t.Status, raw)
+	}
+	p("\n## Alerts\n\n%s. To test: %s.\n", r.Alerts.Detail, r.Alerts.HowToTest)
+	if len(r.Removed) > 0 {
+		p("\n## Removed\n\n")
+		for _, what := range r.Removed {
+			p("- %s\n", what)
+		}
+	}
+	if len(r.Advice) > 0 {
+		p("\n## Next\n\n")
+		for _, a := range r.Advice {
+			p("- %s: `%s`\n", a.What, a.Command)
+		}
+	}
+}
+
+func okWord(ok bool) string {
+	if ok {
+		return "ok"
+	}
+	return "FAILED"
+}

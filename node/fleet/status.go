@@ -1,0 +1,137 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Status is how a deployment is.
+type Status struct {
+	StateDir string       `json:"state_dir"`
+	Mode     string       `json:"mode"`
+	Ready    bool         `json:"ready"` // every node is
+	Nodes    []NodeStatus `json:"nodes"`
+}
+
+// NodeStatus is how one node is.
+type NodeStatus struct {
+	StackID      string `json:"stack_id"`
+	Organization string `json:"organization"`
+	State        string `json:"state"` // ready, not ready, unreachable or stopped
+	PID          int    `json:"pid"`   // 0 when it does not run
+	Uptime       string `json:"uptime"`
+	Version      string `json:"version"`
+	Leader       string `json:"leader"`
+	APIURL       string `json:"api_url"`
+	AdminURL     string `json:"admin_url"`
+	LogFile      string `json:"log_file"`
+	DataDir      string `json:"data_dir"`
+	Detail       string `json:"detail"` // what is wrong, by dependency
+}
+
+// Status looks at every node, also at those that don't answer. It changes nothing and needs no key.
+func (f *Fleet) Status(ctx context.Context) (*Status, error) {
+	p, err := f.need()
+	if err != nil {
+		return nil, err
+	}
+	s := &Status{StateDir: f.o.StateDir, Mode: string(p.Mode), Ready: true, Nodes: []NodeStatus{}}
+	for _, org := range p.Organizations {
+		for _, n := range org.Nodes {
+			one, err := f.look(ctx, org, n)
+			if err != nil {
+				return nil, err
+			}
+			s.Nodes = append(s.Nodes, one)
+			s.Ready = s.Ready && one.State == "ready"
+		}
+	}
+	return s, nil
+}
+
+func (f *Fleet) look(ctx context.Context, org planOrg, n planNode) (NodeStatus, error) {
+	s := NodeStatus{
+		StackID: n.StackID, Organization: org.Organization, State: "stopped", APIURL: n.apiURL(), AdminURL: n.adminURL(),
+		LogFile: f.logFile(n.StackID), DataDir: f.dataDir(n.StackID), Uptime: "-",
+	}
+	who, alive, err := f.running(n.StackID)
+	if err != nil {
+		return s, err
+	}
+	if !alive {
+		s.Detail = "no process; agentos up starts it"
+		return s, nil
+	}
+	s.PID = who.PID
+	var l launched
+	if raw, err := os.ReadFile(filepath.Join(f.nodeDir(n.StackID), processName)); err == nil && json.Unmarshal(raw, &l) == nil && l.Identity == who {
+		s.Uptime = time.Since(l.StartedAt).Round(time.Second).String()
+	}
+	status, body, err := f.get(ctx, n.apiURL()+"/readyz")
+	switch {
+	case err != nil:
+		s.State, s.Detail = "unreachable", err.Error()
+	case status == http.StatusOK:
+		s.State = "ready"
+	default:
+		s.State, s.Detail = "not ready", unready(body)
+	}
+	var health struct {
+		Version string `json:"version"`
+	}
+	if _, body, err := f.get(ctx, n.apiURL()+"/v1/health"); err == nil && json.Unmarshal(body, &health) == nil {
+		s.Version = health.Version
+	}
+	if s.State == "ready" && health.Version != "" && health.Version != f.o.Build.Version {
+		s.Detail = "runs another version than this agentos (" + f.o.Build.Version + "); agentos redeploy changes it"
+	}
+	s.Leader = f.leader(ctx, org, n)
+	return s, nil
+}
+
+// unready names the dependencies that a /readyz answer says are not well.
+func unready(body []byte) string {
+	if len(body) > 400 {
+		body = body[:400]
+	}
+	return string(body)
+}
+
+// leader asks with the administrator's key, if there is one, who leads the node's cluster.
+func (f *Fleet) leader(ctx context.Context, org planOrg, n planNode) string {
+	c, err := f.caller(n, f.keyFile(org, defaultTenant(f.plan), rolePlatformAdmin))
+	if err != nil {
+		return ""
+	}
+	defer c.close()
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	leader, err := c.leader(ctx)
+	if err != nil {
+		return ""
+	}
+	return leader
+}
+
+func (f *Fleet) get(ctx context.Context, url string) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := f.http.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
+	if err != nil {
+		return 0, nil, fmt.Errorf("GET %s: %w", url, err)
+	}
+	return resp.StatusCode, body, nil
+}

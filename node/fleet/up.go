@@ -1,0 +1,167 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nexixai/agentos/node"
+)
+
+// Up makes the deployment, or makes it whole again: what runs is left alone, what was killed is started, what is seeded
+// stays as it is. The report is never nil unless the request was refused.
+func (f *Fleet) Up(ctx context.Context) (*Report, error) {
+	r := f.newReport("up")
+	if err := f.lay(); err != nil {
+		return nil, err
+	}
+	release, err := f.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	err = f.phases(ctx, r,
+		step{"preflight", f.preflight},
+		step{"boot", f.bootAll},
+		step{"seed", f.seed},
+		step{"wire", f.wire},
+		step{"validate", f.validate},
+		step{"report", f.describe},
+	)
+	return r, f.finish(r, err)
+}
+
+// Redeploy restarts every node with this binary, one after another, and checks that nothing accepted was lost.
+func (f *Fleet) Redeploy(ctx context.Context) (*Report, error) {
+	r := f.newReport("redeploy")
+	if _, err := f.need(); err != nil {
+		return nil, err
+	}
+	release, err := f.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	accepted := &census{}
+	err = f.phases(ctx, r,
+		step{"count", func(ctx context.Context, _ *Report, p *phase) error { return f.count(ctx, p, accepted) }},
+		step{"restart", f.restart},
+		step{"recount", func(ctx context.Context, _ *Report, p *phase) error { return f.recount(ctx, p, accepted) }},
+		step{"validate", f.validate},
+		step{"report", f.describe},
+	)
+	return r, f.finish(r, err)
+}
+
+// Validate checks the deployment from end to end. Every check is tried; the error names those that failed.
+func (f *Fleet) Validate(ctx context.Context) (*Report, error) {
+	r := f.newReport("validate")
+	if _, err := f.need(); err != nil {
+		return nil, err
+	}
+	err := f.phases(ctx, r, step{"validate", f.validate}, step{"report", f.describe})
+	return r, f.finish(r, err)
+}
+
+type step struct {
+	name string
+	do   func(context.Context, *Report, *phase) error
+}
+
+func (f *Fleet) phases(ctx context.Context, r *Report, steps ...step) error {
+	for _, s := range steps {
+		if err := f.run(ctx, r, s.name, func(ctx context.Context, p *phase) error { return s.do(ctx, r, p) }); err != nil {
+			f.survey(context.WithoutCancel(ctx), r)
+			return err
+		}
+	}
+	return nil
+}
+
+// bootAll writes the plan down before the first process is started, so that nothing runs which no command can find.
+func (f *Fleet) bootAll(ctx context.Context, r *Report, p *phase) error {
+	if err := f.plan.save(f.o.StateDir); err != nil {
+		return err
+	}
+	return f.boot(ctx, r, p)
+}
+
+// wire connects organisations. One node of one organisation has nobody to be connected with.
+func (f *Fleet) wire(_ context.Context, _ *Report, p *phase) error {
+	p.note("one node of one organisation: there is nobody to connect it with")
+	return nil
+}
+
+// restart stops and starts each node; the next one is touched when the one before is ready again.
+func (f *Fleet) restart(ctx context.Context, _ *Report, p *phase) error {
+	p.total(2 * len(f.plan.nodes()))
+	for _, org := range f.plan.Organizations {
+		for _, n := range org.Nodes {
+			who, alive, err := f.running(n.StackID)
+			if err != nil {
+				return err
+			}
+			if alive {
+				forced, err := f.stop(ctx, who, stopPatience)
+				if err != nil {
+					return &FailedError{Phase: p.name, Check: "stop " + n.StackID, Err: err, Next: "agentos status --state-dir " + f.o.StateDir}
+				}
+				p.step("%s stopped, process %d%s", n.StackID, who.PID, map[bool]string{true: ", killed because it did not drain in time"}[forced])
+			} else {
+				p.step("%s did not run", n.StackID)
+			}
+			c, err := f.launch(org, n)
+			if err != nil {
+				return &FailedError{Phase: p.name, Check: "start " + n.StackID, Err: err, Next: "agentos logs " + n.StackID}
+			}
+			if err := f.awaitReady(ctx, n, c.Identity, c); err != nil {
+				return f.bootFailed(p, n, c.logAt, err)
+			}
+			p.step("%s is ready, process %d", n.StackID, c.PID)
+		}
+	}
+	return nil
+}
+
+// describe writes access.json and fills in the rest of the report.
+func (f *Fleet) describe(ctx context.Context, r *Report, p *phase) error {
+	p.total(2)
+	a, err := f.access()
+	if err != nil {
+		return err
+	}
+	if r.Action != "validate" { // which changes nothing
+		if err := writeJSON(f.path(accessName), a); err != nil {
+			return err
+		}
+	}
+	r.Access = a
+	p.step("access to %d node(s) is in %s", len(f.plan.nodes()), f.path(accessName))
+	f.survey(ctx, r)
+	if f.plan.Seeded != nil {
+		r.Seeded = f.plan.Seeded
+		f.facts(ctx, r)
+	}
+	at := ""
+	if f.o.StateDir != defaultStateDir() {
+		at = " --state-dir " + f.o.StateDir
+	}
+	r.Advice = append(r.Advice,
+		Advice{"a first run", "agentos runs create --agent " + node.SampleAgentID + " --text hello --watch" + at},
+		Advice{"make a tenant", "agentos tenants create tnt_mine --name Mine --plan standard" + at},
+		Advice{"change quotas", "agentos tenants quotas " + node.DefaultTenantID + " --file quotas.json" + at},
+		Advice{"rotate a key", "agentos keys rotate KEY_ID --tenant " + node.DefaultTenantID + at},
+		Advice{"see how it is", "agentos status" + at},
+	)
+	p.step("%d node(s), %d check(s), %d smoke test(s) reported", len(r.Nodes), len(r.Checks), len(r.Smoke))
+	return nil
+}
+
+// survey puts the nodes' state into the report; what can't be found out is left out.
+func (f *Fleet) survey(ctx context.Context, r *Report) {
+	s, err := f.Status(ctx)
+	if err != nil {
+		r.Remedies = append(r.Remedies, fmt.Sprintf("status: %v", err))
+		return
+	}
+	r.Nodes = s.Nodes
+}

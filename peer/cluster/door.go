@@ -1,0 +1,282 @@
+// Package cluster is the door between the nodes of one cluster: one TLS port behind which the store's log, commands to
+// the leader and the joining of new nodes each have a protocol of their own, told apart by ALPN before a byte is read.
+//
+// Room: others. It imports peer/trust and internal/….
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/peer/trust"
+)
+
+// Protocol names what is spoken on a connection (ALPN, RFC 7301).
+type Protocol string
+
+const (
+	// Raft is the store's log between replicas.
+	Raft Protocol = "agentos-raft/1"
+	// Commands is what a follower asks of the leader.
+	Commands Protocol = "agentos-commands/1"
+	// Join is the one protocol for callers without a certificate: HTTP/1.1, one call.
+	Join Protocol = "agentos-join/1"
+)
+
+const (
+	handshakeTimeout = 5 * time.Second
+	// handshakes bounds how many strangers may be in the middle of a handshake at once.
+	handshakes = 256
+	backlog    = 64
+)
+
+// Options says how to open a door.
+type Options struct {
+	// Listen is the host:port of the door.
+	Listen string
+	// Advertise is the address that others dial; empty means the one bound.
+	Advertise   string
+	Credentials *trust.Credentials
+	// Admit decides about a node whose certificate is proven, by the member list: a removed member stays out.
+	Admit  trust.Admit
+	Logger *zap.Logger
+}
+
+// Door is the open port. Safe for concurrent use.
+type Door struct {
+	o    Options
+	log  *zap.Logger
+	ln   net.Listener
+	addr net.Addr
+
+	conf  *tls.Config
+	rooms map[Protocol]*room
+
+	mu     sync.Mutex
+	open   map[net.Conn]*x509.Certificate // proven peers, to be cut when they're removed
+	closed bool
+
+	slots chan struct{}
+	wg    sync.WaitGroup
+}
+
+// Open listens and sorts connections by protocol until Close.
+func Open(o Options) (*Door, error) {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	ln, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "The cluster's door can't listen on TCP %s: %v.", o.Listen, err).With("service", "cluster").Because(err)
+	}
+	d := &Door{o: o, log: o.Logger, ln: ln, open: make(map[net.Conn]*x509.Certificate), slots: make(chan struct{}, handshakes)}
+	if d.addr = ln.Addr(); o.Advertise != "" {
+		d.addr = named(o.Advertise)
+	}
+	d.rooms = map[Protocol]*room{Raft: newRoom(d), Commands: newRoom(d), Join: newRoom(d)}
+	member := o.Credentials.ClusterServer(o.Admit)
+	member.NextProtos = []string{string(Raft), string(Commands)}
+	joiner := o.Credentials.JoinServer()
+	joiner.NextProtos = []string{string(Join)}
+	d.conf = &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if len(hello.SupportedProtos) != 1 {
+				return nil, fault.New(fault.Unauthorized, "A caller at the cluster's door names exactly one protocol.")
+			}
+			switch Protocol(hello.SupportedProtos[0]) {
+			case Raft, Commands:
+				return member, nil
+			case Join:
+				return joiner, nil
+			}
+			return nil, fault.New(fault.Unauthorized, "Unknown protocol at the cluster's door.")
+		},
+	}
+	d.wg.Go(d.accept)
+	return d, nil
+}
+
+// Addr is the address that others dial.
+func (d *Door) Addr() string { return d.addr.String() }
+
+// Listener yields the connections of one protocol.
+func (d *Door) Listener(p Protocol) net.Listener { return d.rooms[p] }
+
+func (d *Door) accept() {
+	for {
+		conn, err := d.ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors, say; the pause keeps the loop from spinning until some are free
+			d.log.Warn("cluster door accept failed", zap.Error(err))
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		select {
+		case d.slots <- struct{}{}:
+			d.wg.Go(func() { defer func() { <-d.slots }(); d.greet(conn) })
+		default:
+			_ = conn.Close()
+		}
+	}
+}
+
+func (d *Door) greet(conn net.Conn) {
+	t := tls.Server(conn, d.conf)
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	if err := t.HandshakeContext(ctx); err != nil {
+		d.log.Info("cluster door refused a caller", zap.String("remote", conn.RemoteAddr().String()), zap.Error(err))
+		_ = conn.Close()
+		return
+	}
+	state := t.ConnectionState()
+	var leaf *x509.Certificate
+	if len(state.PeerCertificates) > 0 {
+		leaf = state.PeerCertificates[0]
+	}
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		_ = conn.Close()
+		return
+	}
+	tracked := &peerConn{Conn: t, door: d}
+	d.open[tracked] = leaf
+	d.mu.Unlock()
+	if !d.rooms[Protocol(state.NegotiatedProtocol)].put(tracked) {
+		_ = tracked.Close()
+	}
+}
+
+// Cut closes every open connection whose peer admit now refuses: a member was removed.
+func (d *Door) Cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for conn, leaf := range d.open {
+		if leaf == nil || d.o.Admit == nil {
+			continue
+		}
+		if who, err := trust.IDOf(leaf); err != nil || d.o.Admit(who, leaf) != nil {
+			_ = conn.(*peerConn).Conn.Close()
+		}
+	}
+}
+
+// Dial opens a connection to another node's door. want names the stack id that must answer; "" takes any member.
+func (d *Door) Dial(ctx context.Context, addr, want string, p Protocol) (net.Conn, error) {
+	conf := d.o.Credentials.ClusterClient(func(who trust.ID, leaf *x509.Certificate) error {
+		if want != "" && who.Name != want {
+			return fault.New(fault.Unauthorized, "At %s answers %s, not %s.", addr, who.Name, want)
+		}
+		if d.o.Admit != nil {
+			return d.o.Admit(who, leaf)
+		}
+		return nil
+	})
+	conf.NextProtos = []string{string(p)}
+	return dial(ctx, addr, conf)
+}
+
+// DialJoin opens the one connection of a node that has no certificate yet: it believes only the CA the token pins.
+func DialJoin(ctx context.Context, addr, caFingerprint string) (net.Conn, error) {
+	conf := trust.PinnedClient(caFingerprint, nil)
+	conf.NextProtos = []string{string(Join)}
+	return dial(ctx, addr, conf)
+}
+
+func dial(ctx context.Context, addr string, conf *tls.Config) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: TCP %s: %w", addr, err)
+	}
+	return conn, nil
+}
+
+// Close closes the door, and every connection that came through it.
+func (d *Door) Close() error {
+	err := d.ln.Close()
+	d.mu.Lock()
+	d.closed = true
+	for conn := range d.open {
+		_ = conn.(*peerConn).Conn.Close()
+	}
+	d.mu.Unlock()
+	for _, r := range d.rooms {
+		_ = r.Close()
+	}
+	d.wg.Wait()
+	return err
+}
+
+// named is an address to be dialled by others.
+type named string
+
+func (named) Network() string  { return "tcp" }
+func (n named) String() string { return string(n) }
+
+// peerConn leaves the door's list when it's closed.
+type peerConn struct {
+	net.Conn
+	door *Door
+}
+
+func (c *peerConn) Close() error {
+	c.door.mu.Lock()
+	delete(c.door.open, c)
+	c.door.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// room is the net.Listener of one protocol.
+type room struct {
+	door  *Door
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+var _ net.Listener = (*room)(nil)
+
+func newRoom(d *Door) *room {
+	return &room{door: d, conns: make(chan net.Conn, backlog), done: make(chan struct{})}
+}
+
+func (r *room) put(c net.Conn) bool {
+	select {
+	case <-r.done:
+		return false
+	default:
+	}
+	select {
+	case r.conns <- c:
+		return true
+	default:
+		return false // nobody takes them: better refused than waiting unheard
+	}
+}
+
+func (r *room) Accept() (net.Conn, error) {
+	select {
+	case c := <-r.conns:
+		return c, nil
+	case <-r.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (r *room) Close() error   { r.once.Do(func() { close(r.done) }); return nil }
+func (r *room) Addr() net.Addr { return r.door.addr }

@@ -1,0 +1,301 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/storage"
+)
+
+// Keys of the cluster's own tables. They belong to no tenant.
+const (
+	clusterKey = "platform/cluster"
+	memberKeys = "platform/members/"
+	tokenKeys  = "platform/join-tokens/"
+)
+
+// Cluster is what all nodes of a cluster share beside its data.
+type Cluster struct {
+	ID           string `json:"cluster_id"`
+	Organization string `json:"organization"`
+	TrustDomain  string `json:"trust_domain"`
+	// StoreEpoch changes when a cluster is restored from a backup, so that others see that history was rewound.
+	StoreEpoch string    `json:"store_epoch"`
+	CreatedAt  time.Time `json:"created_at"`
+	// CA is the organisation's CA certificate in PEM; CAKey its key, sealed with the key that lies outside the store.
+	CA    []byte `json:"ca"`
+	CAKey []byte `json:"ca_key_sealed"`
+	// GossipKeys are the pool's keys, sealed alike; the first encrypts.
+	GossipKeys [][]byte `json:"gossip_keys_sealed"`
+}
+
+// MemberState is where a node stands in its cluster.
+type MemberState string
+
+const (
+	// Active members take part.
+	Active MemberState = "active"
+	// Draining members take no new runs and are about to leave.
+	Draining MemberState = "draining"
+	// Removed members are out for good: their certificates open no door.
+	Removed MemberState = "removed"
+)
+
+// Member is one node of the cluster.
+type Member struct {
+	StackID string `json:"stack_id"`
+	// ServerID is the node's name in the log's configuration: the stack id and the incarnation of its data directory. A
+	// node that lost its directory comes back as another server, never as a voter who forgot its vote.
+	ServerID      string      `json:"server_id"`
+	State         MemberState `json:"state"`
+	Region        string      `json:"region"`
+	Version       string      `json:"version"`
+	ClusterAddr   string      `json:"cluster_addr"`
+	GossipAddr    string      `json:"gossip_addr"`
+	APIURL        string      `json:"api_url"`
+	FederationURL string      `json:"federation_url"`
+	JoinedAt      time.Time   `json:"joined_at"`
+	UpdatedAt     time.Time   `json:"updated_at"`
+}
+
+// JoinToken is what is kept of a token that lets nodes in. The token itself is never kept.
+type JoinToken struct {
+	ID        string    `json:"token_id"`
+	Hash      string    `json:"hash"`
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by"`
+	ExpiresAt time.Time `json:"expires_at"`
+	// UsesLeft counts down; 0 means used up.
+	UsesLeft int `json:"uses_left"`
+	// UsedBy holds the public keys (SHA-256, hex) of the nodes that used it: the same node may ask again when the answer
+	// was lost.
+	UsedBy []string `json:"used_by,omitempty"`
+}
+
+// Join is a new node's wish, proven by a token.
+type Join struct {
+	TokenID string `json:"token_id"`
+	// TokenHash is the hash of the secret that was shown.
+	TokenHash string `json:"token_hash"`
+	// PublicKey is the SHA-256 of the node's own public key, in hex.
+	PublicKey string `json:"public_key"`
+	Member    Member `json:"member"`
+}
+
+// Commands are this room's changes of the store.
+type Commands struct {
+	Init        storage.Call[Cluster, Cluster]
+	Join        storage.Call[Join, Cluster]
+	Update      storage.Call[Member, Member]
+	SetState    storage.Call[StateChange, Member]
+	PutToken    storage.Call[JoinToken, JoinToken]
+	DeleteToken storage.Call[string, bool]
+}
+
+// StateChange drains or removes a member.
+type StateChange struct {
+	StackID string      `json:"stack_id"`
+	State   MemberState `json:"state"`
+}
+
+// Define adds the room's commands to reg.
+func Define(reg *storage.Registry) *Commands {
+	return &Commands{
+		Init:        storage.Define(reg, "cluster.init", initCluster),
+		Join:        storage.Define(reg, "cluster.join", join),
+		Update:      storage.Define(reg, "cluster.member.update", update),
+		SetState:    storage.Define(reg, "cluster.member.state", setState),
+		PutToken:    storage.Define(reg, "cluster.token.put", putToken),
+		DeleteToken: storage.Define(reg, "cluster.token.delete", deleteToken),
+	}
+}
+
+// initCluster writes the cluster's record once; asked again, it answers with what is there.
+func initCluster(tx storage.Tx, c Cluster) (Cluster, error) {
+	if old, err := GetCluster(tx); err == nil || !fault.Is(err, fault.NotFound) {
+		return old, err
+	}
+	c.CreatedAt = tx.Now()
+	return c, put(tx, clusterKey, c)
+}
+
+func join(tx storage.Tx, j Join) (Cluster, error) {
+	refused := fault.New(fault.Unauthorized, "The join token is unknown, expired or used up: make a new one with 'agentos cluster token create'.")
+	var tok JoinToken
+	if ok, err := get(tx, tokenKeys+j.TokenID, &tok); err != nil {
+		return Cluster{}, err
+	} else if !ok || tok.Hash != j.TokenHash || !tx.Now().Before(tok.ExpiresAt) {
+		return Cluster{}, refused
+	}
+	again := false
+	for _, k := range tok.UsedBy {
+		again = again || k == j.PublicKey
+	}
+	if !again {
+		if tok.UsesLeft <= 0 {
+			return Cluster{}, refused
+		}
+		tok.UsesLeft--
+		tok.UsedBy = append(tok.UsedBy, j.PublicKey)
+		if err := put(tx, tokenKeys+tok.ID, tok); err != nil {
+			return Cluster{}, err
+		}
+	}
+	m := j.Member
+	if err := m.validate(); err != nil {
+		return Cluster{}, err
+	}
+	m.State, m.JoinedAt, m.UpdatedAt = Active, tx.Now(), tx.Now()
+	var old Member
+	if ok, err := get(tx, memberKeys+m.StackID, &old); err != nil {
+		return Cluster{}, err
+	} else if ok && again && old.ServerID == m.ServerID {
+		m.JoinedAt = old.JoinedAt
+	}
+	if err := put(tx, memberKeys+m.StackID, m); err != nil {
+		return Cluster{}, err
+	}
+	return GetCluster(tx)
+}
+
+func (m *Member) validate() error {
+	switch {
+	case !id.Valid(m.StackID):
+		return fault.Invalid("stack_id", "A stack id is 1 to 128 of [A-Za-z0-9._-].")
+	case !id.Valid(m.ServerID):
+		return fault.Invalid("server_id", "A server id is 1 to 128 of [A-Za-z0-9._-].")
+	case m.ClusterAddr == "" || len(m.ClusterAddr) > 512:
+		return fault.Invalid("cluster_addr", "A member says at which host:port its cluster door is.")
+	}
+	return nil
+}
+
+// update takes what a member says of itself: addresses, region, version. Its state stays, and so does its server id: a
+// new one needs a token.
+func update(tx storage.Tx, m Member) (Member, error) {
+	old, err := GetMember(tx, m.StackID)
+	if err != nil {
+		return Member{}, err
+	}
+	if err := m.validate(); err != nil {
+		return Member{}, err
+	}
+	if old.ServerID != m.ServerID || old.State == Removed {
+		return Member{}, fault.New(fault.Forbidden, "Node %s is no longer a member under this identity; join again with a token.", m.StackID)
+	}
+	m.State, m.JoinedAt, m.UpdatedAt = old.State, old.JoinedAt, tx.Now()
+	return m, put(tx, memberKeys+m.StackID, m)
+}
+
+func setState(tx storage.Tx, c StateChange) (Member, error) {
+	m, err := GetMember(tx, c.StackID)
+	if err != nil {
+		return Member{}, err
+	}
+	switch c.State {
+	case Active, Draining:
+		if m.State == Removed {
+			return Member{}, fault.New(fault.Conflict, "Node %s was removed; it can only join anew, with a token.", c.StackID)
+		}
+	case Removed:
+	default:
+		return Member{}, fault.Invalid("state", "A member is active, draining or removed.")
+	}
+	m.State, m.UpdatedAt = c.State, tx.Now()
+	return m, put(tx, memberKeys+m.StackID, m)
+}
+
+// PutMember writes a member without a token: the first node of a cluster, by its own hand.
+func PutMember(tx storage.Tx, m Member) error {
+	if err := m.validate(); err != nil {
+		return err
+	}
+	return put(tx, memberKeys+m.StackID, m)
+}
+
+func putToken(tx storage.Tx, t JoinToken) (JoinToken, error) {
+	if t.UsesLeft < 1 || t.UsesLeft > 1000 {
+		return JoinToken{}, fault.Invalid("uses", "A join token serves 1 to 1000 nodes.")
+	}
+	if !t.ExpiresAt.After(tx.Now()) {
+		return JoinToken{}, fault.Invalid("expires_at", "The join token would already have expired.")
+	}
+	t.CreatedAt = tx.Now()
+	return t, put(tx, tokenKeys+t.ID, t)
+}
+
+func deleteToken(tx storage.Tx, tokenID string) (bool, error) {
+	old, err := tx.Get(tokenKeys + tokenID)
+	if err != nil || old == nil {
+		return false, err
+	}
+	tx.Delete(tokenKeys + tokenID)
+	return true, nil
+}
+
+// GetCluster reads the cluster's record.
+func GetCluster(r storage.Reader) (Cluster, error) {
+	var c Cluster
+	ok, err := get(r, clusterKey, &c)
+	if err == nil && !ok {
+		err = fault.New(fault.NotFound, "This store holds no cluster yet.")
+	}
+	return c, err
+}
+
+// GetMember reads one member.
+func GetMember(r storage.Reader, stackID string) (Member, error) {
+	var m Member
+	ok, err := get(r, memberKeys+stackID, &m)
+	if err == nil && !ok {
+		err = fault.New(fault.NotFound, "The cluster has no member %q.", stackID)
+	}
+	return m, err
+}
+
+// Members lists all members, removed ones too, ordered by stack id.
+func Members(r storage.Reader) ([]Member, error) { return list[Member](r, memberKeys) }
+
+// Tokens lists all join tokens, ordered by id.
+func Tokens(r storage.Reader) ([]JoinToken, error) { return list[JoinToken](r, tokenKeys) }
+
+func list[T any](r storage.Reader, prefix string) ([]T, error) {
+	var out []T
+	var bad error
+	err := r.Scan(storage.Prefix(prefix), func(key string, value []byte) bool {
+		var v T
+		if bad = json.Unmarshal(value, &v); bad != nil {
+			bad = fmt.Errorf("registry: %s: %w", key, bad)
+			return false
+		}
+		out = append(out, v)
+		return true
+	})
+	if err == nil {
+		err = bad
+	}
+	return out, err
+}
+
+func get(r storage.Reader, key string, into any) (bool, error) {
+	b, err := r.Get(key)
+	if err != nil || b == nil {
+		return false, err
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return false, fmt.Errorf("registry: %s: %w", key, err)
+	}
+	return true, nil
+}
+
+func put(tx storage.Tx, key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("registry: %s: %w", key, err)
+	}
+	tx.Set(key, b)
+	return nil
+}

@@ -1,0 +1,361 @@
+package replica_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/storage/replica"
+)
+
+// wire connects the nodes of one test over loopback, and can cut each direction by itself. What is sent into a cut goes
+// nowhere, without an error, as in a real one; connections that lost something that way are closed when it's mended.
+type wire struct {
+	mu    sync.Mutex
+	cut   map[[2]string]bool // from, to
+	conns map[*wireConn]bool
+	nodes map[string]*node // by address
+}
+
+func newWire() *wire {
+	return &wire{cut: make(map[[2]string]bool), conns: make(map[*wireConn]bool), nodes: make(map[string]*node)}
+}
+
+func (w *wire) isCut(from, to string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cut[[2]string{from, to}]
+}
+
+// sever cuts from off to.
+func (w *wire) sever(from, to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut[[2]string{from, to}] = true
+}
+
+// isolate cuts id off all others, both ways.
+func (w *wire) isolate(id string, others ...string) {
+	for _, o := range others {
+		w.sever(id, o)
+		w.sever(o, id)
+	}
+}
+
+// mend ends all cuts.
+func (w *wire) mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.cut)
+	for c := range w.conns {
+		if c.lossy {
+			_ = c.Conn.Close()
+		}
+	}
+}
+
+// wireConn is one end of a connection.
+type wireConn struct {
+	net.Conn
+	w        *wire
+	from, to string
+	lossy    bool
+}
+
+func (c *wireConn) Write(p []byte) (int, error) {
+	c.w.mu.Lock()
+	if c.w.cut[[2]string{c.from, c.to}] {
+		c.lossy = true
+	}
+	lossy := c.lossy
+	c.w.mu.Unlock()
+	if lossy {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *wireConn) Close() error {
+	c.w.mu.Lock()
+	delete(c.w.conns, c)
+	c.w.mu.Unlock()
+	return c.Conn.Close()
+}
+
+func (w *wire) keep(c net.Conn, from, to string) net.Conn {
+	end := &wireConn{Conn: c, w: w, from: from, to: to}
+	w.mu.Lock()
+	w.conns[end] = true
+	w.mu.Unlock()
+	return end
+}
+
+// wireStream is a node's replica.Stream.
+type wireStream struct {
+	net.Listener
+	w  *wire
+	id string
+}
+
+var _ replica.Stream = (*wireStream)(nil)
+
+func (s *wireStream) Accept() (net.Conn, error) {
+	for {
+		c, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		var name [8]byte // who dials
+		if _, err := io.ReadFull(c, name[:]); err != nil {
+			_ = c.Close()
+			continue
+		}
+		return s.w.keep(c, s.id, string(slices.DeleteFunc(name[:], func(b byte) bool { return b == ' ' }))), nil
+	}
+}
+
+func (s *wireStream) Dial(address string, timeout time.Duration) (net.Conn, error) {
+	s.w.mu.Lock()
+	to := s.w.nodes[address]
+	s.w.mu.Unlock()
+	if to == nil || s.w.isCut(s.id, to.id) || s.w.isCut(to.id, s.id) {
+		return nil, errors.New("wire: no way to " + address)
+	}
+	c, err := net.DialTimeout("tcp", address, timeout)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintf(c, "%-8s", s.id); err != nil {
+		return nil, err
+	}
+	return s.w.keep(c, s.id, to.id), nil
+}
+
+// wireForward is a node's replica.Forwarder: it calls the leader's store, when the wire lets question and answer pass.
+type wireForward struct {
+	w  *wire
+	id string
+}
+
+func (f wireForward) Forward(ctx context.Context, leader replica.Server, batch []byte) ([]byte, error) {
+	f.w.mu.Lock()
+	to := f.w.nodes[leader.Address]
+	f.w.mu.Unlock()
+	if to == nil || f.w.isCut(f.id, to.id) {
+		return nil, errors.New("wire: lost the question")
+	}
+	store := to.get()
+	if store == nil {
+		return nil, errors.New("wire: nobody there")
+	}
+	reply, err := store.HandleForward(ctx, batch)
+	if err == nil && f.w.isCut(to.id, f.id) {
+		return nil, errors.New("wire: lost the answer")
+	}
+	return reply, err
+}
+
+// node is one member; its store can be closed and opened again.
+type node struct {
+	id      string
+	address string
+	o       replica.Options
+	w       *wire
+
+	mu    sync.Mutex
+	store *replica.Store
+}
+
+func (n *node) get() *replica.Store {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.store
+}
+
+// cluster is some nodes of one log.
+type cluster struct {
+	*wire
+	nodes []*node
+}
+
+// mustCluster starts n voters. change may adapt the options of each.
+func mustCluster(tb testing.TB, n int, reg *storage.Registry, change func(i int, o *replica.Options)) *cluster {
+	tb.Helper()
+	c := newCluster(tb)
+	for i := range n {
+		c.mustNode(tb, i, reg, change)
+	}
+	c.mustJoin(tb, n)
+	return c
+}
+
+func newCluster(tb testing.TB) *cluster {
+	c := &cluster{wire: newWire()}
+	tb.TempDir() // makes sure that directories go after the nodes have stopped
+	tb.Cleanup(func() {
+		c.mend()
+		for _, n := range c.nodes {
+			c.mustStop(tb, n)
+		}
+	})
+	return c
+}
+
+// mustJoin starts all nodes. The first leads, the first voters of them vote, the rest don't.
+func (c *cluster) mustJoin(tb testing.TB, voters int) {
+	tb.Helper()
+	first := c.nodes[0]
+	for i, n := range c.nodes {
+		if err := n.store.Start(tb.Context()); err != nil {
+			tb.Fatal(err)
+		}
+		switch {
+		case i == 0:
+			c.mustWait(tb, n, n.store.Ready)
+		case i < voters:
+			c.mustWait(tb, first, func(ctx context.Context) error { return first.store.AddVoter(ctx, n.id, n.address) })
+		default:
+			c.mustWait(tb, first, func(ctx context.Context) error { return first.store.AddNonvoter(ctx, n.id, n.address) })
+		}
+	}
+	for _, n := range c.nodes {
+		c.mustWait(tb, n, n.store.Ready)
+	}
+}
+
+// mustNode opens a node that is not yet a member, unless it's the first.
+func (c *cluster) mustNode(tb testing.TB, i int, reg *storage.Registry, change func(i int, o *replica.Options)) *node {
+	tb.Helper()
+	n := &node{id: fmt.Sprint("n", i), w: c.wire}
+	n.o = replica.Options{
+		Dir: tb.TempDir(), ServerID: n.id, ClusterID: "test", Registry: reg, Bootstrap: i == 0, Fast: true, DiskFloorBytes: -1,
+		Forward: wireForward{c.wire, n.id}, AskTimeout: 5 * time.Second, Fatal: func(err error) { panic(err) },
+	}
+	if change != nil {
+		change(i, &n.o)
+	}
+	c.nodes = append(c.nodes, n)
+	c.mustOpen(tb, n)
+	n.o.Bootstrap = false
+	return n
+}
+
+// mustStart opens n again, at the address it had, and starts it.
+func (c *cluster) mustStart(tb testing.TB, n *node) {
+	tb.Helper()
+	c.mustOpen(tb, n)
+	if err := n.get().Start(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (c *cluster) mustOpen(tb testing.TB, n *node) {
+	tb.Helper()
+	listen := n.address
+	if listen == "" {
+		listen = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n.address = l.Addr().String()
+	c.mu.Lock()
+	c.wire.nodes[n.address] = n
+	c.mu.Unlock()
+	n.o.Stream = &wireStream{Listener: l, w: c.wire, id: n.id}
+	s, err := replica.Open(n.o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n.mu.Lock()
+	n.store = s
+	n.mu.Unlock()
+}
+
+func (c *cluster) mustStop(tb testing.TB, n *node) {
+	tb.Helper()
+	n.mu.Lock()
+	s := n.store
+	n.store = nil
+	n.mu.Unlock()
+	if s == nil {
+		return
+	}
+	if err := s.Close(); err != nil {
+		tb.Error(err)
+	}
+}
+
+// mustWait calls f with a bound on its time.
+func (c *cluster) mustWait(tb testing.TB, n *node, f func(context.Context) error) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		err := f(ctx)
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			tb.Fatalf("%s: %v", n.id, err)
+		}
+	}
+}
+
+// leader returns who leads, once somebody does, and the others.
+func (c *cluster) leader(tb testing.TB) (leader *node, others []*node) {
+	tb.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		for i, n := range c.nodes {
+			s := n.get()
+			if s == nil || s.Status().Role != storage.Leader {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			err := s.Ready(ctx)
+			cancel()
+			if err == nil && s.Status().Role == storage.Leader {
+				return n, slices.Delete(slices.Clone(c.nodes), i, i+1)
+			}
+		}
+	}
+	tb.Fatal("nobody leads")
+	return nil, nil
+}
+
+// mustAgree waits until all nodes that run hold the same index, and compares their states there.
+func (c *cluster) mustAgree(tb testing.TB) {
+	tb.Helper()
+	for _, n := range c.nodes {
+		if s := n.get(); s != nil {
+			c.mustWait(tb, n, s.Ready)
+		}
+	}
+	var want, at, running uint64
+	for i, n := range c.nodes {
+		s := n.get()
+		if s == nil {
+			continue
+		}
+		hash, index, err := s.StateHash(tb.Context())
+		if err != nil {
+			tb.Fatal(err)
+		}
+		st := s.Status()
+		if want == 0 {
+			want, at, running = hash, index, st.Hash
+		}
+		if hash != want || st.Hash != running {
+			tb.Errorf("node %d has state %x and running hash %x at %d, the first %x and %x at %d", i, hash, st.Hash, index, want, running, at)
+		}
+	}
+}

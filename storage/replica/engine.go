@@ -1,0 +1,85 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/zap"
+)
+
+// engine returns the options of one pebble. what is log, state or checkpoint.
+func (s *Store) engine(what string) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          s.disk,
+		Cache:                       s.cache,
+		MemTableSize:                uint64(pick(what == "log", 2*s.o.MemTableBytes, s.o.MemTableBytes)),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		MaxOpenFiles:                512,
+		FormatMajorVersion:          pebble.FormatValueSeparation,
+		DisableWAL:                  what != "log",
+		Logger:                      engineLog{s, what},
+		EventListener: &pebble.EventListener{
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				s.die(fmt.Errorf("%w: %s: %w", ErrDamaged, info.Path, info.Details))
+			},
+			BackgroundError: func(err error) {
+				if !errors.Is(err, pebble.ErrCancelledCompaction) {
+					s.die(fmt.Errorf("storage: the %s engine failed in the background: %w", what, err))
+				}
+			},
+		},
+	}
+	if what != "log" {
+		for i := range o.Levels {
+			o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		}
+	}
+	return o
+}
+
+// engineLog receives what a pebble has to say.
+type engineLog struct {
+	s    *Store
+	what string
+}
+
+var _ pebble.Logger = engineLog{}
+
+// Infof implements pebble.Logger: flushes and compactions are not worth a line.
+func (engineLog) Infof(string, ...any) {}
+
+// Errorf implements pebble.Logger.
+func (l engineLog) Errorf(format string, args ...any) {
+	l.s.log.Error("engine error", zap.String("engine", l.what), zap.String("detail", fmt.Sprintf(format, args...)))
+}
+
+// Fatalf implements pebble.Logger. The engine counts on it not to return.
+func (l engineLog) Fatalf(format string, args ...any) {
+	l.s.perish(fmt.Errorf("storage: the %s engine can't go on: %s", l.what, fmt.Sprintf(format, args...)))
+	select {}
+}
+
+// raftLog turns raft's warnings and errors into lines of ours.
+func raftLog(log *zap.Logger) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Warn, Output: raftLines{log}, DisableTime: true})
+}
+
+type raftLines struct{ log *zap.Logger }
+
+// Write implements io.Writer; p is one line.
+func (w raftLines) Write(p []byte) (int, error) {
+	level, text, _ := strings.Cut(strings.TrimSpace(string(p)), " ")
+	text = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "raft:"))
+	if level == "[ERROR]" {
+		w.log.Error("raft", zap.String("detail", text))
+	} else {
+		w.log.Warn("raft", zap.String("detail", text))
+	}
+	return len(p), nil
+}

@@ -1,0 +1,45 @@
+package replica
+
+import (
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/nexixai/agentos/storage"
+)
+
+// ErrSkipped is what a reign ends with when its entry was passed over.
+var ErrSkipped = errSkipped
+
+// BeforePropose has f called between the evaluation of each group and its proposal. Call it before Start.
+func (s *Store) BeforePropose(f func()) { s.beforePropose = f }
+
+// ProposeForeign puts an entry into the log that sets key, as another leader's reign would have written it: on the state's
+// last stamp, or on one that never was when stale is true. It reports whether the entry was applied.
+func (s *Store) ProposeForeign(key string, stale bool) (applied bool, err error) {
+	base := s.at.Load().stamp
+	if stale {
+		base.n += 1000
+	}
+	own := stamp{randomWord(), 1}
+	g := storage.NewGroup(nil, time.Now())
+	g.Set(key, []byte("foreign"))
+	data, err := encodeEntry(base, own, time.Now(), g)
+	if err != nil {
+		return false, err
+	}
+	f := s.raft.ApplyLog(raft.Log{Data: data}, 0)
+	if err := f.Error(); err != nil {
+		return false, err
+	}
+	return s.at.Load().stamp == own, nil
+}
+
+// Snapshot flushes and cuts at once.
+func (s *Store) Snapshot() error {
+	if err := s.snapshot(); !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+)
+
+const (
+	// never is an interval for what this package does by itself and raft need not.
+	never = 1000 * time.Hour
+	// cacheBytes bounds the entries held in memory when there are other members to send them to.
+	cacheBytes = 16 << 20
+	// aloneTrailing is how many entries a cut leaves at least. It is never zero: raft asks for everything to be deleted
+	// only after an install, and the log relies on it.
+	aloneTrailing = 64
+	// stallAlone and stall are how long one write to the log may hang before the process ends: a leader with a hung disk
+	// goes on sending heartbeats, and stays leader.
+	stallAlone, stall = 60 * time.Second, 10 * time.Second
+)
+
+// stream makes a raft.StreamLayer of a Stream.
+type stream struct{ Stream }
+
+var _ raft.StreamLayer = stream{}
+
+// Dial implements raft.StreamLayer.
+func (s stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return s.Stream.Dial(string(address), timeout)
+}
+
+func (s *Store) startRaft() error {
+	hc := raftLog(s.log)
+	t := s.o.timeouts()
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(s.o.ServerID)
+	c.Logger = hc
+	// One more than it should be: shortening it is what makes a lone voter stand for election at once.
+	c.HeartbeatTimeout = t.heartbeat + time.Millisecond
+	c.ElectionTimeout = t.election + time.Millisecond
+	c.LeaderLeaseTimeout, c.CommitTimeout = t.lease, t.commit
+	c.MaxAppendEntries = 32
+	c.TrailingLogs = aloneTrailing
+	c.SnapshotInterval, c.SnapshotThreshold = never, 1<<62
+	c.NoSnapshotRestoreOnStart = true
+	c.NoLegacyTelemetry = true
+	c.ShutdownOnRemove = false
+	if s.o.Stream == nil {
+		_, s.trans = raft.NewInmemTransport(raft.ServerAddress(s.address()))
+	} else {
+		s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: stream{s.o.Stream}, MaxPool: 4, Timeout: 10 * time.Second, Logger: hc, MsgpackUseNewTimeFormat: true,
+		})
+	}
+	r, err := raft.NewRaft(c, s.fsm, s.logs, s.logs, snapshots{s}, s.trans)
+	if err != nil {
+		if closer, ok := s.trans.(io.Closer); ok {
+			err = errors.Join(err, closer.Close())
+		}
+		return err
+	}
+	s.raft = r
+	s.members()
+	if s.alone() {
+		rc := r.ReloadableConfig()
+		rc.HeartbeatTimeout, rc.ElectionTimeout = t.heartbeat, t.election
+		return r.ReloadConfig(rc)
+	}
+	return nil
+}
+
+// alone reports whether this server is the only one in the configuration, and a voter.
+func (s *Store) alone() bool {
+	servers := s.raft.GetConfiguration().Configuration().Servers
+	return len(servers) == 1 && servers[0].ID == raft.ServerID(s.o.ServerID) && servers[0].Suffrage == raft.Voter
+}
+
+// members adapts to who is in the configuration.
+func (s *Store) members() {
+	limit := cacheBytes
+	if s.alone() {
+		limit = 0
+	}
+	s.logs.mu.Lock()
+	s.logs.cache.setLimit(limit)
+	s.logs.mu.Unlock()
+}
+
+// observe rings the bell when another leader is known.
+func (s *Store) observe() {
+	ch := make(chan raft.Observation, 16)
+	o := raft.NewObserver(ch, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.PeerObservation:
+			return true
+		}
+		return false
+	})
+	s.raft.RegisterObserver(o)
+	defer s.raft.DeregisterObserver(o)
+	s.changed.broadcast()
+	for {
+		select {
+		case <-ch:
+			s.members()
+			s.changed.broadcast()
+		case <-s.stop:
+			return
+		}
+	}
+}
+
+// snapshotLoop flushes the state and cuts the log, when enough log has come or enough time has passed.
+func (s *Store) snapshotLoop() {
+	look := min(time.Second, max(s.o.SnapshotInterval/4, time.Millisecond))
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	last, bytes := time.Now(), s.logs.bytes()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.stop:
+			return
+		}
+		s.members()
+		f := s.flushed.Load()
+		if f != nil && f.meta.index >= s.at.Load().index {
+			continue
+		}
+		now := s.logs.bytes()
+		if time.Since(last) < s.o.SnapshotInterval && now-bytes < s.o.SnapshotBytes {
+			continue
+		}
+		last, bytes = time.Now(), now
+		if err := s.snapshot(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !s.stopped() {
+			s.log.Debug("no snapshot now", zap.Error(err))
+		}
+	}
+}
+
+// snapshot flushes the state and has raft cut the log behind it, except for what members that lag may still need.
+func (s *Store) snapshot() error {
+	rc := s.raft.ReloadableConfig()
+	rc.TrailingLogs = aloneTrailing
+	if !s.alone() {
+		rc.TrailingLogs = max(aloneTrailing, s.logs.trailing(s.o.TrailingBytes))
+	}
+	if err := s.raft.ReloadConfig(rc); err != nil {
+		return err
+	}
+	return s.raft.Snapshot().Error()
+}
+
+// watchStalls ends the process when a write to the log hangs.
+func (s *Store) watchStalls() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.stop:
+			return
+		}
+		since := s.logs.busy.Load()
+		if since == 0 {
+			continue
+		}
+		if hung := time.Since(time.Unix(0, since)); hung > pick(s.alone(), stallAlone, stall) {
+			s.die(fmt.Errorf("storage: a write to the log hangs since %v", hung.Round(time.Second)))
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package replica
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"github.com/nexixai/agentos/storage"
+)
+
+// Store is one replica. Safe for concurrent use after Start.
+//
+// Lock order: watches.mu before queue.mu, waiters.mu and bell.mu; swap, installMu and the log's mu are taken alone.
+type Store struct {
+	o     Options
+	log   *zap.Logger
+	disk  *disk
+	dir   directory
+	cache *pebble.Cache
+
+	logDB *pebble.DB
+	logs  *logStore
+	raft  *raft.Raft
+	trans raft.Transport
+	fsm   *machine
+
+	swap sync.RWMutex
+	cur  *state // nil once closed
+	at   atomic.Pointer[meta]
+
+	flushed   atomic.Pointer[flushed]
+	installMu sync.Mutex
+	arrived   *installed
+	sending   sync.Mutex // held while a checkpoint is streamed
+	serial    atomic.Uint64
+
+	queue    queue
+	flight   atomic.Pointer[group]
+	answered atomic.Uint64 // the highest index that a caller here has been given
+	forward  courier
+	waiters  waiters
+	watches  watches
+	changed  bell // rings when the office or the leader changes
+	nudges   atomic.Pointer[nudges]
+
+	duties       []func(context.Context)
+	transferring time.Time // since when the office is being handed on; the office's goroutine owns it
+
+	beforePropose func() // for tests: between evaluating and proposing
+
+	started    atomic.Bool
+	armed      atomic.Bool // failures end the process
+	dead       atomic.Bool // nothing is acknowledged any more
+	sick       atomic.Pointer[error]
+	stop       chan struct{}
+	stopOnce   sync.Once
+	closed     chan struct{}
+	vacant     chan struct{} // closed when the office and its duties have ended
+	background sync.WaitGroup
+}
+
+var _ storage.Store = (*Store)(nil)
+
+// Open opens the replica in o.Dir, or makes it. It takes part in nothing before Start.
+func Open(o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		o: o, log: o.Logger.Named("storage"), stop: make(chan struct{}), closed: make(chan struct{}),
+		vacant: make(chan struct{}),
+		cache:  pebble.NewCache(o.CacheBytes),
+	}
+	s.queue.wake = make(chan struct{}, 1)
+	s.disk = newDisk(o, s.die)
+	s.dir = directory{fs: s.disk, root: o.Dir}
+	s.fsm = &machine{s: s}
+	err = s.open()
+	if sick := s.sick.Load(); err == nil && sick != nil {
+		err = *sick
+	}
+	if err != nil {
+		s.discard()
+		return nil, fmt.Errorf("storage: opening %s: %w", o.Dir, err)
+	}
+	s.disk.check()
+	return s, nil
+}
+
+// note publishes where the state stands.
+func (s *Store) note(m meta) { s.at.Store(&m) }
+
+// publish tells everybody about entries that were just committed: reads see them already.
+func (s *Store) publish(m meta, fates []applied) {
+	s.note(m)
+	s.tell(fates)
+	s.waiters.reached(m.index)
+	g := s.flight.Load()
+	if g == nil || s.dead.Load() {
+		return
+	}
+	for _, f := range fates {
+		if f.entry.own == g.own && !f.skip {
+			g.settle(f.index, true)
+		}
+	}
+}
+
+// Start takes part in the cluster: alone, this replica leads within milliseconds.
+func (s *Store) Start(ctx context.Context) error {
+	if sick := s.sick.Load(); sick != nil {
+		return *sick
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.armed.Store(true)
+	if err := s.startRaft(); err != nil {
+		return fmt.Errorf("storage: starting raft: %w", err)
+	}
+	s.started.Store(true)
+	s.background.Go(s.office)
+	s.background.Go(s.observe)
+	s.background.Go(s.snapshotLoop)
+	s.background.Go(func() { s.disk.watch(s.stop) })
+	s.background.Go(s.watchStalls)
+	return nil
+}
+
+// Ready waits until this replica can serve: a leader is known, and this copy holds all that was acknowledged before.
+func (s *Store) Ready(ctx context.Context) error {
+	return s.View(ctx, storage.Read{Consistency: storage.Linearizable}, func(storage.Snapshot) error { return nil })
+}
+
+// Close ends the duties, answers what waits, and closes the files. Readers are waited for.
+func (s *Store) Close() error {
+	first := false
+	s.stopOnce.Do(func() { first = true; close(s.stop) })
+	if !first {
+		<-s.closed
+		return nil
+	}
+	defer close(s.closed)
+	if s.dead.Load() {
+		return storage.ErrClosed // the engines are in an unknown state; the process is about to end
+	}
+	s.changed.broadcast()
+	var err error
+	if s.started.Load() {
+		s.forward.close()
+		select { // what is under way may still be answered, if its quorum answers
+		case <-s.vacant:
+		case <-time.After(s.o.timeouts().election):
+		}
+		err = s.raft.Shutdown().Error()
+		s.background.Wait()
+	}
+	return errors.Join(err, s.closeFiles())
+}
+
+// closeFiles flushes the state, so that the next start has nothing to do again, and closes both engines.
+func (s *Store) closeFiles() error {
+	s.swap.Lock()
+	st := s.cur
+	s.cur = nil
+	s.swap.Unlock()
+	err := st.db.Flush()
+	st.release()
+	<-st.done
+	err = errors.Join(err, st.err, s.logDB.Close())
+	s.cache.Unref()
+	return err
+}
+
+// discard closes what a failed Open had opened.
+func (s *Store) discard() {
+	if s.cur != nil {
+		s.cur.release()
+		<-s.cur.done
+	}
+	if s.logDB != nil {
+		_ = s.logDB.Close()
+	}
+	s.cache.Unref()
+}
+
+func (s *Store) stopped() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// die ends the process from within: what failed may already be half done, and asking the disk a second time could get a
+// better answer than the truth. Before Start it only keeps Start from happening.
+func (s *Store) die(err error) {
+	if s.armed.Load() {
+		s.perish(err)
+		return
+	}
+	s.sick.CompareAndSwap(nil, &err)
+}
+
+func (s *Store) perish(err error) {
+	if s.dead.Swap(true) {
+		return
+	}
+	s.log.Error("the store has failed, the process ends", zap.Error(err))
+	s.o.Fatal(err)
+}
+
+// Lead implements storage.Store.
+func (s *Store) Lead(duty func(context.Context)) { s.duties = append(s.duties, duty) }
+
+// Status implements storage.Store.
+func (s *Store) Status() storage.Status {
+	m := s.at.Load()
+	out := storage.Status{Role: storage.Follower, Applied: m.index, Hash: m.hash}
+	if !s.started.Load() {
+		return out
+	}
+	_, leader := s.raft.LeaderWithID()
+	out.Leader, out.Term = string(leader), s.raft.CurrentTerm()
+	if s.raft.State() == raft.Leader {
+		out.Role = storage.Leader
+	}
+	return out
+}
+
+func randomWord() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint64(b[:])
+}

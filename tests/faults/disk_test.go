@@ -1,0 +1,353 @@
+package faults_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nexixai/agentos/tests/harness"
+)
+
+// injected finds in strace's output when the first fault was injected.
+var injected = regexp.MustCompile(`(?m)^(?:\[?(?:pid )?\s*\d+\]?\s+)?(\d+\.\d+) .*\(INJECTED\)`)
+
+// The n-th sync of a thread fails. The process ends, acknowledges nothing after, starts clean, and has all that it
+// acknowledged before.
+func TestDisk_SyncFails(t *testing.T) {
+	t.Parallel()
+	harness.Needs(t, "strace")
+	d := harness.Up(t, suite.Binary(t))
+	tn := harness.NewTenant(t, d.Admin(t), quotas())
+	argv, env := d.CommandLine(t)
+	known := map[string]ended{}
+	d.Kill(t)
+	var starter harness.Starter
+	for _, n := range map[bool][]int{false: {1, 4, 9}, true: {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}}[full()] {
+		trace := filepath.Join(t.TempDir(), "trace")
+		p := starter.Launch(t, d.Dir, env, append([]string{
+			"strace", "-f", "-ttt", "-o", trace, "-e", "trace=fsync,fdatasync,sync_file_range", "-e", "signal=none",
+			"-e", fmt.Sprintf("inject=fsync,fdatasync:error=EIO:when=%d", n),
+		}, argv...))
+		ctx, cancel := context.WithCancel(context.Background())
+		l := &load{tenant: tn, texts: mixed, prefix: fmt.Sprintf("eio%d", n)}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			for ctx.Err() == nil { // the node may be starting still, or end before it has started
+				l.run(ctx, t, 8)
+				select {
+				case <-p.Done():
+					return
+				default:
+				}
+			}
+		}()
+		code := p.Wait(t, bound)
+		cancel()
+		await(t, over, "the end of the load")
+		if code == 0 {
+			t.Errorf("n=%d: the process ended with exit code 0", n)
+		}
+		text, err := os.ReadFile(trace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := injected.FindStringSubmatch(string(text))
+		if m == nil {
+			t.Fatalf("n=%d: no fault was injected; the process ended with %d and printed:\n%s", n, code, p.Output())
+		}
+		at := seconds(t, m[1])
+		late := 0
+		for _, o := range l.ops {
+			if o.runID != "" && o.at.After(at.Add(250*time.Millisecond)) {
+				late++
+			}
+		}
+		if late > 0 {
+			t.Errorf("n=%d: %d creates were acknowledged after the disk had failed", n, late)
+		}
+		t.Logf("n=%d: %d acknowledged before the fault, process ended with %d", n, l.acks, code)
+		d.Up(t)
+		tn.Client = d.Client(tn.Key)
+		l.settle(t)
+		l.finish(t, known)
+		d.Kill(t)
+		if t.Failed() {
+			return
+		}
+	}
+	d.Up(t)
+	tn.Client = d.Client(tn.Key)
+	once(t, known)
+	checkSlots(t, tn, slotLimit)
+}
+
+func seconds(t *testing.T, s string) time.Time {
+	t.Helper()
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.UnixMicro(int64(f * 1e6))
+}
+
+// On a full disk writes are refused with a reason while reads go on; when there is room again, so are writes.
+func TestDisk_Full(t *testing.T) {
+	t.Parallel()
+	if !harness.Apart(t, suite.Binary(t), 4*time.Minute) {
+		return
+	}
+	d := harness.NewDeployment(t, suite.Binary(t))
+	harness.MountMemory(t, d.StateDir, "1g")
+	d.Up(t)
+	tn := harness.NewTenant(t, d.Admin(t), quotas())
+	done, _ := tn.Complete(t, "before", nil)
+	run := done.Str("run.run_id")
+	waiting := tn.Create(t, "/wait 15s\n/call tool.echo {}\n/say done", nil)
+	ballast := filepath.Join(d.StateDir, "ballast")
+	fill(t, ballast)
+
+	var refusal harness.Answer
+	var acknowledged []string
+	if !harness.Poll(bound, 20*time.Millisecond, func() bool {
+		refusal = tn.Do(t, "POST", "/v1/agents/"+tn.Agent+"/runs", harness.Body("full", nil))
+		if refusal.Status == 201 {
+			acknowledged = append(acknowledged, refusal.Str("run.run_id"))
+		}
+		return refusal.Status != 201
+	}) {
+		t.Fatal("a full disk takes every write")
+	}
+	if err := refusal.CheckError(503, "dependency_unavailable"); err != nil {
+		t.Error(err)
+	}
+	if got := refusal.Str("error.details.service"); got != "disk" {
+		t.Errorf("details.service %q: %s", got, refusal.Body)
+	}
+	for range 20 { // reads go on
+		tn.Want(t, 200, "GET", "/v1/runs/"+run, nil)
+		tn.Want(t, 200, "GET", "/v1/runs", nil)
+		tn.Journal(t, run)
+	}
+	if !harness.Alive(d.Pid()) {
+		t.Fatalf("the node died; its log ends:\n%s", d.Log())
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	var again harness.Answer
+	if !harness.Poll(bound, 50*time.Millisecond, func() bool {
+		again = tn.Do(t, "POST", "/v1/agents/"+tn.Agent+"/runs", harness.Body("after", nil))
+		return again.Status == 201
+	}) {
+		t.Fatalf("no write is taken after there is room again: %d %s", again.Status, again.Body)
+	}
+	for _, id := range append(acknowledged, waiting, run, again.Str("run.run_id")) {
+		if _, err := end(tn, id); err != nil {
+			t.Errorf("run %s: %v", id, err)
+		}
+	}
+	d.Kill(t)
+	d.Up(t)
+	tn.Client = d.Client(tn.Key)
+	for _, id := range append(acknowledged, waiting, run) {
+		if _, err := end(tn, id); err != nil {
+			t.Errorf("run %s after a restart: %v", id, err)
+		}
+	}
+}
+
+// fill writes to path until its file system is full.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for block := make([]byte, 1<<20); ; {
+		if _, err := f.Write(block); err != nil {
+			if pathErr := err; !strings.Contains(pathErr.Error(), syscall.ENOSPC.Error()) {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+}
+
+// files returns the files of the store below dir, biggest first within their kind, by what their name says they are.
+func files(t *testing.T, dir string) map[string][]string {
+	t.Helper()
+	kinds := map[string][]string{}
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		room := "state"
+		if strings.Contains("/"+rel, "/log/") {
+			room = "log"
+		}
+		info, err := e.Info()
+		if err != nil || info.Size() == 0 {
+			return err
+		}
+		switch name := e.Name(); {
+		case name == "CURRENT":
+			kinds["CURRENT"] = append(kinds["CURRENT"], path)
+		case strings.HasPrefix(name, "MANIFEST"), strings.HasSuffix(name, ".sst"), strings.HasSuffix(name, ".log") && room == "log":
+			kind := room + " " + strings.TrimLeft(filepath.Ext(name), ".")
+			if strings.HasPrefix(name, "MANIFEST") {
+				kind = room + " manifest"
+			}
+			kinds[kind] = append(kinds[kind], path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kinds
+}
+
+// One bit of a file is flipped while the node is down. Either the node finds it, says which file, and serves nothing; or
+// the bit held nothing, and everything that was acknowledged is served as it was. Never is something else served.
+func TestDisk_FlippedBit(t *testing.T) {
+	t.Parallel()
+	chance := seeded(t)
+	d := harness.Up(t, suite.Binary(t))
+	tn := harness.NewTenant(t, d.Admin(t), quotas())
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{tenant: tn, texts: mixed, prefix: "flip"}
+	busy := make(chan struct{})
+	l.onAck = func(n int) {
+		if n == rounds(600, 3000) {
+			close(busy)
+		}
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		l.run(ctx, t, 16)
+	}()
+	await(t, busy, "load")
+	cancel()
+	await(t, over, "the end of the load")
+	l.settle(t)
+	known := map[string]ended{}
+	l.finish(t, known)
+	argv, env := d.CommandLine(t)
+	d.Kill(t)
+	kinds := files(t, d.Node().DataDir)
+	if len(kinds) < 3 {
+		t.Fatalf("only these kinds of files were found in %s: %v", d.Node().DataDir, kinds)
+	}
+	pristine := filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(pristine, os.DirFS(d.Node().DataDir)); err != nil {
+		t.Fatal(err)
+	}
+	var starter harness.Starter
+	for kind, paths := range kinds {
+		for range rounds(1, 4) {
+			path := paths[chance.IntN(len(paths))]
+			at := flip(t, path, chance.Int64N)
+			t.Logf("%s: bit flipped at %d of %s", kind, at, filepath.Base(path))
+			p := starter.Launch(t, d.Dir, env, argv)
+			served := startsOrEnds(d, p)
+			name := filepath.Base(path)
+			switch {
+			case served:
+				l2 := &load{tenant: tn, ops: l.ops, puts: l.puts}
+				l2.settle(t)
+				l2.finish(t, known)
+			case !strings.Contains(p.Output()+d.Log(), name):
+				t.Errorf("%s: the node refused to start and did not name %s:\n%s", kind, name, p.Output())
+			}
+			p.Signal(t, syscall.SIGKILL)
+			p.Wait(t, bound)
+			if t.Failed() {
+				return
+			}
+			restore(t, pristine, d.Node().DataDir)
+		}
+	}
+	torn(t, d, &starter, argv, env, l, known)
+}
+
+// torn leaves half a record at the end of the log, as a power loss does, and expects a clean start.
+func torn(t *testing.T, d *harness.Deployment, starter *harness.Starter, argv, env []string, l *load, known map[string]ended) {
+	t.Helper()
+	logs := files(t, d.Node().DataDir)["log log"]
+	if len(logs) == 0 {
+		t.Fatal("no write-ahead log found")
+	}
+	newest := logs[len(logs)-1]
+	f, err := os.OpenFile(newest, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("\x9c\x11\x00\x7f\x40\x00half of a rec")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := starter.Launch(t, d.Dir, env, argv)
+	if !startsOrEnds(d, p) {
+		t.Fatalf("a torn last record keeps the node from starting:\n%s", p.Output())
+	}
+	l.settle(t)
+	l.finish(t, known)
+}
+
+func flip(t *testing.T, path string, chance func(int64) int64) int64 {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := chance(int64(len(text)))
+	text[at] ^= 1 << chance(8)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func restore(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.RemoveAll(to); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(to, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startsOrEnds waits until the node is ready (true) or has ended (false).
+func startsOrEnds(d *harness.Deployment, p *harness.Process) bool {
+	c := d.Client("")
+	defer c.Close()
+	ready := false
+	harness.Poll(bound, 5*time.Millisecond, func() bool {
+		select {
+		case <-p.Done():
+			return true
+		default:
+		}
+		a, err := c.Try(context.Background(), "GET", "/readyz", nil)
+		ready = err == nil && a.Status == 200
+		return ready
+	})
+	return ready
+}

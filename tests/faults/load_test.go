@@ -1,0 +1,258 @@
+package faults_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nexixai/agentos/tests/harness"
+)
+
+// bound is how long anything may take that should take no time, on a machine that is busy.
+const bound = 60 * time.Second
+
+// op is one create by its idempotency key, and what became of it.
+type op struct {
+	key, text string
+	runID     string // "" as long as nobody has acknowledged it
+	at        time.Time
+}
+
+// put is one write to memory that was asked for.
+type put struct {
+	key, value string
+	acked      bool
+}
+
+// load asks a node for work from many sides at once and remembers what was asked and what was answered.
+type load struct {
+	tenant *harness.Tenant
+	texts  func(w, i int) string
+	prefix string
+	mu     sync.Mutex
+	ops    []*op
+	puts   []*put
+	acks   int
+	onAck  func(n int)
+}
+
+// run keeps workers busy until ctx ends. A request that meets a dead node or one that refuses is left unknown.
+func (l *load) run(ctx context.Context, t *testing.T, workers int) {
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				if !l.create(ctx, t, w, i) || w%4 == 0 && !l.put(ctx, w, i) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// create reports whether the node is still there.
+func (l *load) create(ctx context.Context, t *testing.T, w, i int) bool {
+	o := &op{key: fmt.Sprintf("%s-%d-%d", l.prefix, w, i), text: l.texts(w, i)}
+	l.mu.Lock()
+	l.ops = append(l.ops, o)
+	l.mu.Unlock()
+	a, err := l.ask(ctx, o)
+	if err != nil {
+		return false
+	}
+	switch a.Status {
+	case 200, 201:
+		l.acked(o, a)
+	case 429: // no slot: the load is ahead of the node
+		o.text = "" // surely not made
+		timer := time.NewTimer(5 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	case 503:
+	default:
+		t.Errorf("create %s: %d %s", o.key, a.Status, a.Body)
+	}
+	return true
+}
+
+func (l *load) ask(ctx context.Context, o *op) (harness.Answer, error) {
+	return l.tenant.Try(ctx, "POST", "/v1/agents/"+l.tenant.Agent+"/runs", harness.Body(o.text, nil), "Idempotency-Key", o.key)
+}
+
+func (l *load) acked(o *op, a harness.Answer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o.runID, o.at = a.Str("run.run_id"), time.Now()
+	l.acks++
+	if l.onAck != nil {
+		l.onAck(l.acks)
+	}
+}
+
+func (l *load) put(ctx context.Context, w, i int) bool {
+	p := &put{key: fmt.Sprintf("%s-%d-%d", l.prefix, w, i), value: fmt.Sprintf("value %d of %d", i, w)}
+	l.mu.Lock()
+	l.puts = append(l.puts, p)
+	l.mu.Unlock()
+	a, err := l.tenant.Try(ctx, "PUT", "/v1/memory/load/"+p.key, map[string]any{"value": p.value})
+	if err == nil && (a.Status == 200 || a.Status == 201) {
+		l.mu.Lock()
+		p.acked = true
+		l.mu.Unlock()
+	}
+	return err == nil
+}
+
+// settle asks again for every create whose answer was lost, under its key, and checks that each key has one run.
+func (l *load) settle(t *testing.T) {
+	t.Helper()
+	for _, o := range l.ops {
+		if o.text == "" {
+			continue
+		}
+		want := o.runID
+		var a harness.Answer
+		if !harness.Poll(bound, 20*time.Millisecond, func() bool {
+			var err error
+			a, err = l.ask(context.Background(), o)
+			return err == nil && (a.Status == 200 || a.Status == 201)
+		}) {
+			t.Fatalf("create %s after the restart: %d %s", o.key, a.Status, a.Body)
+		}
+		if got := a.Str("run.run_id"); want != "" && (got != want || a.Status != 200) {
+			t.Errorf("key %s named run %s before the fault and names %s after it (status %d)", o.key, want, got, a.Status)
+		}
+		o.runID = a.Str("run.run_id")
+	}
+	for _, p := range l.puts {
+		if !p.acked {
+			continue
+		}
+		a := l.tenant.Want(t, 200, "GET", "/v1/memory/load/"+p.key, nil)
+		if !strings.Contains(string(a.Body), p.value) {
+			t.Errorf("memory %s: %s, want %q", p.key, a.Body, p.value)
+		}
+	}
+}
+
+// ended is a finished run, as it was seen once: it must stay so for ever.
+type ended struct {
+	status string
+	sum    [32]byte
+	tokens int64
+	calls  []string // effect ids that were completed
+}
+
+// finish follows every run to its end and checks its journal; known are the runs that ended earlier.
+func (l *load) finish(t *testing.T, known map[string]ended) {
+	t.Helper()
+	ids := make(chan string)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for id := range ids {
+				e, err := end(l.tenant, id)
+				mu.Lock()
+				if err != nil {
+					t.Errorf("run %s: %v", id, err)
+				} else if before, ok := known[id]; ok && before.sum != e.sum {
+					t.Errorf("run %s was final and has another journal now", id)
+				}
+				known[id] = e
+				mu.Unlock()
+			}
+		})
+	}
+	for _, o := range l.ops {
+		if o.runID != "" && o.text != "" {
+			ids <- o.runID
+		}
+	}
+	close(ids)
+	wg.Wait()
+}
+
+// end follows one run to its final event, checks the journal, and compares the record with it.
+func end(tn *harness.Tenant, id string) (ended, error) {
+	events, err := tn.TryJournal(id, bound)
+	if err != nil {
+		return ended{}, err
+	}
+	if err := harness.CheckJournal(events); err != nil {
+		return ended{}, fmt.Errorf("%w\n%v", err, harness.Types(events))
+	}
+	e := ended{status: strings.TrimPrefix(events[len(events)-1].Type, "agentos.run.")}
+	h := sha256.New()
+	for _, v := range events {
+		h.Write([]byte(v.Raw))
+		switch v.Type {
+		case "agentos.tool.call.completed":
+			e.calls = append(e.calls, v.Str("tool_call_id"))
+		case "agentos.model.completed":
+			n, _ := harness.At(v.Payload, "usage.total_tokens").(json.Number)
+			tokens, _ := n.Int64()
+			e.tokens += tokens
+		}
+	}
+	h.Sum(e.sum[:0])
+	a, err := tn.Try(context.Background(), "GET", "/v1/runs/"+id, nil)
+	if err != nil {
+		return e, err
+	}
+	if got := a.Str("run.status"); got != e.status {
+		return e, fmt.Errorf("the record says %q, the journal %q", got, e.status)
+	}
+	if e.status != "completed" {
+		return e, fmt.Errorf("it ended %s: %s", e.status, events[len(events)-1].Raw)
+	}
+	return e, nil
+}
+
+// checkSlots checks that exactly limit runs are admitted when all slots should be free, and frees them again.
+func checkSlots(t *testing.T, tn *harness.Tenant, limit int) {
+	t.Helper()
+	var admitted []string
+	for i := range limit + 5 {
+		a := tn.Do(t, "POST", "/v1/agents/"+tn.Agent+"/runs", harness.Body("/wait 10m", nil))
+		switch a.Status {
+		case 201:
+			admitted = append(admitted, a.Str("run.run_id"))
+		case 429:
+		default:
+			t.Fatalf("create %d: %d %s", i, a.Status, a.Body)
+		}
+	}
+	if len(admitted) != limit {
+		t.Errorf("%d runs were admitted, want %d: slots were lost or won", len(admitted), limit)
+	}
+	for _, id := range admitted {
+		tn.Want(t, 200, "POST", "/v1/runs/"+id+":cancel", nil)
+	}
+	for _, id := range admitted {
+		tn.Journal(t, id)
+	}
+}
+
+// checkBudget checks that nothing stays reserved and that the books and the journals agree.
+func checkBudget(t *testing.T, tn *harness.Tenant, journals int64) {
+	t.Helper()
+	var a harness.Answer
+	if !harness.Poll(bound, 100*time.Millisecond, func() bool {
+		a = tn.Want(t, 200, "GET", "/v1/usage?window=day", nil)
+		return a.Int("usage.budgets.0.reserved") == 0
+	}) {
+		t.Errorf("something stays reserved: %s", a.Body)
+	}
+	if spent := a.Int("usage.budgets.0.spent"); spent != journals {
+		t.Errorf("the books say that %d tokens were spent, the journals %d", spent, journals)
+	}
+}
