@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/internal/strictjson"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/tenancy"
 )
@@ -62,11 +64,11 @@ func (c *call) ident(name string) (string, error) {
 // read says how the caller wants to read.
 func (c *call) read() (storage.Read, error) {
 	var r storage.Read
-	switch v := c.query.Get("consistency"); v {
-	case "", "default":
-	case "stale":
+	switch v := c.query.Get("consistency"); {
+	case v == "default", !c.query.Has("consistency"):
+	case v == "stale":
 		r.Consistency = storage.Stale
-	case "linearizable":
+	case v == "linearizable":
 		r.Consistency = storage.Linearizable
 	default:
 		return r, fault.Invalid("consistency", "consistency is default, stale or linearizable, not %.32q.", v)
@@ -103,16 +105,25 @@ func (c *call) actor() tenancy.Actor {
 	return a
 }
 
-// body reads and decodes the request into v, which must be a pointer.
+// body reads and decodes the request into v, which must be a pointer. The body has to be an object.
 func (c *call) body(v any) error {
 	raw, err := c.rawBody()
 	if err != nil {
 		return err
 	}
-	if err := decode(raw, v); err != nil {
+	return c.decode(raw, v)
+}
+
+// decode reads raw into v, and takes the members that any body may carry beside its noun.
+func (c *call) decode(raw []byte, v any) error {
+	var e envelope
+	if text := bytes.TrimLeft(raw, " \t\r\n"); len(text) == 0 || text[0] != '{' {
+		return fault.Invalid("body", "The body is not a JSON object; send one.")
+	}
+	if err := strictjson.Visit(raw, v, e.take); err != nil {
 		return err
 	}
-	return c.common(raw)
+	return c.common(&e)
 }
 
 // rawBody reads the whole body within the route's bound.
@@ -130,24 +141,12 @@ func (c *call) rawBody() ([]byte, error) {
 	if c.r.ContentLength > limit {
 		return nil, c.tooLarge(limit)
 	}
-	size := min(max(c.r.ContentLength, 512), 64<<10)
-	buf := make([]byte, 0, size)
-	reader := http.MaxBytesReader(c.w, c.r.Body, limit)
-	for {
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := reader.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if _, large := errors.AsType[*http.MaxBytesError](err); large {
-			return nil, c.tooLarge(limit)
-		}
-		if err != nil {
-			return nil, fault.New(fault.InvalidRequest, "The body broke off.").Because(err)
-		}
+	buf, err := readAll(http.MaxBytesReader(c.w, c.r.Body, limit), c.r.ContentLength)
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, c.tooLarge(limit)
+	}
+	if err != nil {
+		return nil, fault.Invalid("body", "The body broke off.").Because(err)
 	}
 	if len(buf) == 0 {
 		return nil, fault.Invalid("body", "The body is empty; send a JSON object.")
@@ -155,16 +154,61 @@ func (c *call) rawBody() ([]byte, error) {
 	return buf, nil
 }
 
+// readAll reads r to its end. Memory is taken as bytes come, whatever length was announced, and in pieces that are joined
+// once: a buffer that grew by copying would hold a long body twice over, and leave its outgrown halves behind.
+func readAll(r io.Reader, announced int64) ([]byte, error) {
+	const least, most = 512, 1 << 20
+	size := least
+	if announced > least {
+		size = int(min(announced+1, 64<<10)) // one more, so that the end is seen without growing
+	}
+	var whole [][]byte
+	piece := make([]byte, 0, size)
+	for {
+		if len(piece) == cap(piece) {
+			whole = append(whole, piece)
+			piece = make([]byte, 0, min(2*cap(piece), most))
+		}
+		n, err := r.Read(piece[len(piece):cap(piece)])
+		piece = piece[:len(piece)+n]
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if whole == nil {
+		return piece, nil
+	}
+	return bytes.Join(append(whole, piece), nil), nil
+}
+
 func (c *call) tooLarge(limit int64) error {
 	c.w.Header().Set("Connection", "close")
 	return fault.New(fault.PayloadTooLarge, "The body is larger than the %d bytes this call takes.", limit).With("limit", limit)
 }
 
-// envelope are the members that any body may carry beside its noun.
-type envelope struct {
-	Auth          *claimed `json:"auth"`
-	CorrelationID string   `json:"correlation_id"`
-	Traceparent   string   `json:"traceparent"`
+// envelope are the members that any body may carry beside its noun, as they stand in the text.
+type envelope struct{ auth, correlationID, traceparent []byte }
+
+func (e *envelope) take(name, raw []byte) {
+	switch string(name) {
+	case "auth":
+		e.auth = raw
+	case "correlation_id":
+		e.correlationID = raw
+	case "traceparent":
+		e.traceparent = raw
+	}
+}
+
+// text is a member that is a string, and "" for anything else: it is no more than a wish.
+func text(raw []byte) (s string) {
+	if len(raw) == 0 || json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
 }
 
 // claimed is what a body says of its sender. It never gives a right; it may only agree.
@@ -176,19 +220,22 @@ type claimed struct {
 	Scopes []tenancy.Scope `json:"scopes"`
 }
 
-// common takes the members that any body may carry. raw has been decoded once: it's well-formed.
-func (c *call) common(raw []byte) error {
-	var e envelope
-	if err := json.Unmarshal(raw, &e); err != nil {
-		return wrongType(err)
+// common takes the members that any body may carry.
+func (c *call) common(e *envelope) error {
+	if id := text(e.correlationID); !c.chosen && wellFormed(id) {
+		c.correlationID = id
 	}
-	if !c.chosen && wellFormed(e.CorrelationID) {
-		c.correlationID = e.CorrelationID
+	if trace := text(e.traceparent); trace != "" && c.r.Header.Get("traceparent") == "" {
+		c.traceparent = nextTraceparent(trace)
 	}
-	if c.r.Header.Get("traceparent") == "" && e.Traceparent != "" {
-		c.traceparent = nextTraceparent(e.Traceparent)
+	if e.auth == nil {
+		return nil
 	}
-	return c.agrees(e.Auth)
+	var a *claimed
+	if err := strictjson.Decode(e.auth, &a); err != nil {
+		return strictjson.Within("auth", err)
+	}
+	return c.agrees(a)
 }
 
 // agrees refuses a body's auth that differs from the verified one.

@@ -16,11 +16,7 @@ func (c *call) dialectBody() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var object map[string]json.RawMessage
-	if err := decode(raw, &object); err != nil {
-		return nil, err
-	}
-	return raw, c.common(raw)
+	return raw, c.decode(raw, nil)
 }
 
 func (c *call) answerMark(prefix string) OpenAIAnswer {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/internal/strictjson"
 	"github.com/nexixai/agentos/model"
 	"github.com/nexixai/agentos/tenancy/quota"
 )
@@ -101,8 +102,8 @@ type embedInput struct {
 func (v *invocation) chat() (*model.ChatRequest, error) {
 	r := v.Request
 	var in chatInput
-	if err := decode(r.Input, &in); err != nil {
-		return nil, err
+	if err := strictjson.Decode(r.Input, &in); err != nil {
+		return nil, strictjson.Within("request.input", err)
 	}
 	return &model.ChatRequest{
 		RequestID: requestID(r.RequestID), ModelRef: r.ModelRef, Messages: in.Messages, Tools: in.Tools, ToolChoice: in.ToolChoice,
@@ -194,8 +195,8 @@ func (c *call) invokeChat(v *invocation, caller model.Caller) (invoked, error) {
 
 func (c *call) invokeEmbed(v *invocation, caller model.Caller) (invoked, error) {
 	var in embedInput
-	if err := decode(v.Request.Input, &in); err != nil {
-		return invoked{}, err
+	if err := strictjson.Decode(v.Request.Input, &in); err != nil {
+		return invoked{}, strictjson.Within("request.input", err)
 	}
 	if in.EncodingFormat != "" && in.EncodingFormat != "float" && in.EncodingFormat != "base64" {
 		return invoked{}, fault.Invalid("request.input.encoding_format", "request.input.encoding_format is float or base64.")

@@ -164,6 +164,39 @@ func TestService_Create_Key(t *testing.T) {
 	})
 }
 
+// withInput adds an input to a body that has none: the one thing that has to be sent.
+func withInput(body string) string {
+	if strings.Contains(body, `"input"`) {
+		return body
+	}
+	rest := strings.TrimPrefix(body, "{")
+	switch rest {
+	case "":
+		rest = "}"
+	case "}":
+	default:
+		rest = "," + rest
+	}
+	return `{"input":{"type":"text","text":"a"}` + rest
+}
+
+// A body without an input is no request, whatever else it says.
+func TestRequest_UnmarshalJSON(t *testing.T) {
+	for body, field := range map[string]string{
+		`{}`: "input", `{"input":null}`: "input", `{"idempotency_key":"k"}`: "input", `{"input":{}}`: "input.text",
+		`{"input":{"type":"text"}}`: "input.text", `{"input":{"type":"text","text":null}}`: "input.text",
+	} {
+		err := json.Unmarshal([]byte(body), new(run.Request))
+		if !fault.Is(err, fault.InvalidRequest) || fault.Of(err).Details["field"] != field {
+			t.Errorf("%s: %v, want the field %s", body, err, field)
+		}
+	}
+	var req run.Request
+	if err := json.Unmarshal([]byte(`{"input":{"text":""}}`), &req); err != nil {
+		t.Errorf("an empty text is a text: %v", err)
+	}
+}
+
 // Each refusal names what is wrong and leaves nothing behind.
 func TestService_Create_Refuses(t *testing.T) {
 	w := mustWorld(t, tenancy.Quotas{})
@@ -219,10 +252,7 @@ func TestService_Create_Refuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var req run.Request
-			if c.body == "" {
-				c.body = `{}`
-			}
-			if err := json.Unmarshal([]byte(c.body), &req); err != nil {
+			if err := json.Unmarshal([]byte(withInput(c.body)), &req); err != nil {
 				t.Fatal(err)
 			}
 			by := actor(tenantID)
@@ -276,7 +306,7 @@ func TestService_Create_Options(t *testing.T) {
 		`{"run_options":{"priority":"high","timeout_ms":1,"max_steps":2,"stream_events":false}}`: {Priority: "high", TimeoutMS: 1, MaxSteps: 2},
 	} {
 		var req run.Request
-		if err := json.Unmarshal([]byte(body), &req); err != nil {
+		if err := json.Unmarshal([]byte(withInput(body)), &req); err != nil {
 			t.Fatal(err)
 		}
 		r, _, _, err := w.runs.Create(t.Context(), actor(tenantID), "agt_slow", req, meta)

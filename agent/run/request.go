@@ -44,10 +44,15 @@ const (
 )
 
 // UnmarshalJSON reads a request and remembers which options it gave, so that an agent's defaults can stand for the others.
+// A request without an input is none.
 func (r *Request) UnmarshalJSON(b []byte) error {
 	type plain Request
 	body := struct {
 		*plain
+		Input *struct {
+			Type string  `json:"type"`
+			Text *string `json:"text"`
+		} `json:"input"`
 		Options struct {
 			agent.RunDefaults
 			DryRun bool `json:"dry_run"`
@@ -56,6 +61,15 @@ func (r *Request) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &body); err != nil {
 		return err
 	}
+	switch {
+	case body.Input == nil:
+		return fault.Invalid("input", "The input is missing: {\"type\":\"text\",\"text\":\"…\"}.")
+	case body.Input.Text == nil && (body.Input.Type == "" || body.Input.Type == "text"):
+		return fault.Invalid("input.text", "The input's text is missing.")
+	case body.Input.Text != nil:
+		r.Input.Text = *body.Input.Text
+	}
+	r.Input.Type = body.Input.Type
 	r.given, r.Options = 0, RunOptions{DryRun: body.Options.DryRun}
 	o := &body.Options
 	if o.Priority != nil {

@@ -41,20 +41,7 @@ func named(path string) string {
 
 // decode reads raw into v; an error names the field by its whole path.
 func decode(raw []byte, path string, v any) error {
-	err := strictjson.Decode(raw, v)
-	if err == nil {
-		return nil
-	}
-	e := fault.Of(err)
-	field, _ := e.Details["field"].(string)
-	switch {
-	case path == "":
-	case field == "" || field == "body":
-		field = path
-	default:
-		field = path + "." + field
-	}
-	return fault.Invalid(field, "%s", e.Message).Because(err)
+	return strictjson.Within(path, strictjson.Decode(raw, v))
 }
 
 func (o *object) name(member string) string {

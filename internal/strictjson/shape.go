@@ -45,6 +45,26 @@ func (t *shape) field(name []byte) (value *shape, twin bool) {
 	return nil, false
 }
 
+// wire returns a path as the text has it. encoding/json's paths also hold the Go names of embedded types (since Go 1.24)
+// that a field was reached through.
+func (t *shape) wire(path string) string {
+	var kept []string
+	for name := range strings.SplitSeq(path, ".") {
+		for t != nil && t.fields == nil { // of a list or a map: its values' paths don't say which
+			t = t.elem
+		}
+		if t != nil {
+			inner, ok := t.fields[name]
+			if !ok {
+				continue
+			}
+			t = inner
+		}
+		kept = append(kept, name)
+	}
+	return strings.Join(kept, ".")
+}
+
 var (
 	shapes      sync.Map // reflect.Type → *shape
 	unmarshaler = reflect.TypeFor[json.Unmarshaler]()

@@ -53,9 +53,24 @@ func Visit(b []byte, v any, visit func(name, raw []byte)) error {
 		b = hide(b, s.twins)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return refusal(err)
+		return refusal(err, target)
 	}
 	return nil
+}
+
+// Within returns an error of Decode as it looks from outside, where the text that was decoded is the member at path of a
+// larger one. An empty path leaves the error as it is.
+func Within(path string, err error) error {
+	if err == nil || path == "" {
+		return err
+	}
+	e := fault.Of(err)
+	switch field, _ := e.Details["field"].(string); field {
+	case "", whole:
+	default:
+		path += "." + field
+	}
+	return fault.Invalid(path, "%s", e.Message).Because(err)
 }
 
 // Valid reports whether b is a text that Decode would take for any value.
@@ -73,7 +88,7 @@ func hide(b []byte, spans []span) []byte {
 }
 
 // refusal turns an error of encoding/json into one for who sent the text.
-func refusal(err error) error {
+func refusal(err error, target *shape) error {
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e
 	}
@@ -81,7 +96,7 @@ func refusal(err error) error {
 	if !ok {
 		return fault.Invalid(whole, "The body can't be read; compare it with the documentation.").Because(err)
 	}
-	field := e.Field
+	field := target.wire(e.Field)
 	if field == "" {
 		field = whole
 	}

@@ -55,7 +55,20 @@ type request struct {
 func (r *request) UnmarshalJSON(b []byte) error {
 	type plain request
 	r.given++
-	return json.Unmarshal(b, (*plain)(r))
+	into := struct {
+		*plain
+		Options struct {
+			limits
+			On bool `json:"on"`
+		} `json:"run_options"`
+	}{plain: (*plain)(r)}
+	err := json.Unmarshal(b, &into)
+	r.Options.MaxSteps = into.Options.MaxSteps
+	return err
+}
+
+type limits struct {
+	MaxSteps int `json:"max_steps"`
 }
 
 type inner struct {
@@ -158,6 +171,31 @@ func TestDecode_refuses(t *testing.T) {
 	}
 	if err := strictjson.Decode([]byte(`{"a":`+deep(63)+`}`), new(body)); err != nil {
 		t.Errorf("depth %d: %v", strictjson.MaxDepth, err)
+	}
+}
+
+// The path of a field is the text's, whatever Go types it is reached through.
+func TestDecode_refusesByWirePath(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"input":7}`:                         "input",
+		`{"input":{"text":7}}`:                "input.text",
+		`{"labels":[]}`:                       "labels",
+		`{"labels":{"a":1}}`:                  "labels",
+		`{"list":[{"role":1}]}`:               "list.role",
+		`{"self":{"self":{"max_steps":"x"}}}`: "self.self.max_steps",
+		`{"run_options":{"max_steps":1.5}}`:   "run_options.max_steps",
+		`{"run_options":{"max_steps":1e400}}`: "run_options.max_steps",
+		`{"run_options":7}`:                   "run_options",
+		`{"name":[{"a":"x"}]}`:                "name.a",
+		`[]`:                                  "body",
+	} {
+		err := strictjson.Decode([]byte(text), new(request))
+		if got := fault.Of(err).Details["field"]; got != want {
+			t.Errorf("%s: field %q, want %q (%v)", text, got, want, err)
+		}
+		if outer := fault.Of(strictjson.Within("a[1]", err)).Details["field"]; want != "body" && outer != "a[1]."+want || want == "body" && outer != "a[1]" {
+			t.Errorf("%s: within a[1] field %q", text, outer)
+		}
 	}
 }
 
