@@ -1,10 +1,16 @@
 package node
 
 import (
+	"context"
+	"math"
 	"net/http"
 	"net/http/pprof"
 
+	"go.uber.org/zap"
+
+	"github.com/nexixai/agentos/agent/queue"
 	"github.com/nexixai/agentos/internal/metric"
+	"github.com/nexixai/agentos/storage"
 )
 
 // adminHandler serves what operators look at: /metrics, /debug/pprof/, and, through calls, the admin calls and health.
@@ -24,6 +30,7 @@ func (n *Node) adminHandler(calls http.Handler) http.Handler {
 func (n *Node) gauges() {
 	w := &n.w
 	w.metrics.gauge("active_runs", "Runs that this node works on now.", func() float64 { return float64(w.sessions.Held()) })
+	w.metrics.gauge("queue_depth", "Admitted runs of the cluster that wait for a worker.", func() float64 { return n.queued() })
 	w.metrics.gauge("event_streams", "Event streams that are open at this node.", func() float64 { return float64(w.hub.Followers()) })
 	w.metrics.gauge("raft_applied_index", "Index of the last change that this node's copy holds.", func() float64 { return float64(w.store.Status().Applied) })
 	w.metrics.gauge("raft_term", "Term of the log.", func() float64 { return float64(w.store.Status().Term) })
@@ -39,4 +46,20 @@ func (n *Node) gauges() {
 		}
 		return 1
 	})
+}
+
+// queued counts the runs that wait, in this node's own copy; NaN when it can't be read.
+func (n *Node) queued() float64 {
+	depth := math.NaN()
+	err := n.w.store.View(context.Background(), storage.Read{Consistency: storage.Stale}, func(s storage.Snapshot) error {
+		high, normal, low, err := queue.Depth(s)
+		if err == nil {
+			depth = float64(high + normal + low)
+		}
+		return err
+	})
+	if err != nil {
+		n.log.Warn("the queue's depth can't be read", zap.Error(err))
+	}
+	return depth
 }

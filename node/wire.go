@@ -182,7 +182,7 @@ func (n *Node) wireModels() error {
 
 func (n *Node) wireAgents(who identity) error {
 	w := &n.w
-	w.memory = memory.New(memory.Options{Store: w.store, Commands: w.commands.memory, Logger: n.log.Named("memory")})
+	w.memory = memory.New(memory.Options{Store: w.store, Commands: w.commands.memory, Embedder: newEmbedder(), Logger: n.log.Named("memory")})
 	outside := safehttp.New(safehttp.Options{})
 	n.down.push("outside requests", func(context.Context) error { outside.Close(); return nil })
 	w.tools = tool.New(tool.Options{

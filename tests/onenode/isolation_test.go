@@ -27,7 +27,7 @@ func anonymous(a harness.Answer, ids ...string) string {
 func TestIsolation_Objects(t *testing.T) {
 	t.Parallel()
 	alice, bob := suite.Tenant(t, nil), suite.Tenant(t, nil)
-	run := alice.Create(t, "/call tool.kv.put {\"key\":\"k\",\"value\":1}\n/wait 10m", nil)
+	run := alice.Create(t, "/call tool.kv.put {\"key\":\"key_of_alice\",\"value\":1}\n/wait 10m", nil)
 	ended, _ := alice.Complete(t, "hello", nil)
 	done := ended.Str("run.run_id")
 	const noRun = "run_01J0000000000000000000NONE"
@@ -49,7 +49,7 @@ func TestIsolation_Objects(t *testing.T) {
 		{"GET", "/v1/agents/{id}", alice.Agent, "agt_nobodys", nil},
 		{"DELETE", "/v1/agents/{id}", alice.Agent, "agt_nobodys", nil},
 		{"POST", "/v1/agents/{id}/runs", alice.Agent, "agt_nobodys", harness.Body("x", nil)},
-		{"GET", "/v1/memory/kv/{id}", "k", "none", nil},
+		{"GET", "/v1/memory/kv/{id}", "key_of_alice", "key_of_nobody", nil},
 		{"GET", "/v1/admin/tenants/{id}", alice.ID, "tnt_nobodys", nil},
 		{"PATCH", "/v1/admin/tenants/{id}", alice.ID, "tnt_nobodys", map[string]any{"tenant_update": map[string]any{"name": "mine"}}},
 		{"GET", "/v1/admin/tenants/{id}/keys", alice.ID, "tnt_nobodys", nil},
@@ -78,7 +78,7 @@ func TestIsolation_Objects(t *testing.T) {
 		t.Errorf("the run is %s", got)
 	}
 	alice.Want(t, 200, "GET", "/v1/agents/"+alice.Agent, nil)
-	alice.Want(t, 200, "GET", "/v1/memory/kv/k", nil)
+	alice.Want(t, 200, "GET", "/v1/memory/kv/key_of_alice", nil)
 	alice.Want(t, 200, "GET", "/v1/admin/tenants/"+alice.ID, nil)
 	alice.Want(t, 200, "POST", "/v1/runs/"+run+":cancel", nil)
 	alice.Journal(t, run)
