@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,7 +21,7 @@ type Command struct {
 	// ID, when set, makes the command harmless twice: a second evaluation within AnswerTTL returns the first one's
 	// answer. A command whose evaluation is idempotent by itself leaves it empty.
 	ID string
-	// Args is the value the evaluation takes; Registry.Encode turns it into bytes when the leader is another node.
+	// Args is the value the evaluation takes; Encode turns it into bytes when the leader is another node.
 	Args any
 }
 
@@ -72,6 +73,18 @@ func (c Call[A, R]) Do(ctx context.Context, s Store, id string, args A) (R, uint
 		return none, index, err
 	}
 	return v.(R), index, nil
+}
+
+// Encode turns the arguments or the answer of a command into JSON. Nothing in it is escaped for HTML, as json.Marshal would
+// do also within a json.RawMessage: what travels to the leader must be evaluated as if it had been asked there.
+func Encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // DecodeArgs rebuilds the arguments of a command that came as bytes from another node.
@@ -144,12 +157,12 @@ func (reg *Registry) Evaluate(g *Group, cmd Command) (result any, err error) {
 }
 
 func keepAnswer(g *Group, id string, result any) error {
-	raw, err := json.Marshal(result)
+	raw, err := Encode(result)
 	if err != nil {
 		return fmt.Errorf("storage: answer of %s: %w", id, err)
 	}
 	expires := g.Now().Add(AnswerTTL).Unix()
-	kept, err := json.Marshal(answer{Result: raw, Expires: expires})
+	kept, err := Encode(answer{Result: raw, Expires: expires})
 	if err != nil {
 		return err
 	}

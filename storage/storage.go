@@ -92,8 +92,8 @@ type Change struct {
 // Watcher learns of changes in the order they were applied. Its methods are called by the store's applier: they must
 // return fast, must not call the store, and may keep no byte of what they are given.
 type Watcher interface {
-	// Applied is called after the changes of one log entry have become visible to reads; on the leader also before who
-	// asked for them has the answer. Removed ranges come first, then keys in order; a key within a removed range was set after its removal.
+	// Applied is called after the changes of one log entry have become visible to reads, and before a read that demanded
+	// the entry's index returns; on the leader also before who asked for them has the answer. Removed ranges come first, then keys in order; a key within a removed range was set after its removal.
 	Applied(index uint64, changes []Change)
 	// Jumped is called when the whole state was replaced; the watcher has to read anew what it needs.
 	Jumped(index uint64)

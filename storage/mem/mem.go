@@ -26,8 +26,9 @@ type Store struct {
 	mu       sync.Mutex
 	tree     *btree.BTreeG[item]
 	index    uint64
+	told     uint64 // up to where watchers have been told
 	hash     uint64
-	moved    chan struct{} // closed, and replaced, at each change
+	moved    chan struct{} // closed, and replaced, when told moves
 	watchers []*watch
 	duties   []func(context.Context)
 	closed   bool
@@ -141,8 +142,6 @@ func (s *Store) apply(g *storage.Group, base *snapshot) uint64 {
 	})
 	s.index++
 	s.hash = sum.Sum64()
-	close(s.moved)
-	s.moved = make(chan struct{})
 	index, watchers := s.index, slices.Clone(s.watchers)
 	s.mu.Unlock()
 	for _, w := range watchers {
@@ -150,6 +149,11 @@ func (s *Store) apply(g *storage.Group, base *snapshot) uint64 {
 			w.w.Applied(index, seen)
 		}
 	}
+	s.mu.Lock()
+	s.told = index
+	close(s.moved)
+	s.moved = make(chan struct{})
+	s.mu.Unlock()
 	return index
 }
 
@@ -160,13 +164,13 @@ func (s *Store) View(ctx context.Context, r storage.Read, read func(storage.Snap
 			return err
 		}
 		s.mu.Lock()
-		moved := s.moved
+		moved, told := s.moved, s.told
 		s.mu.Unlock()
 		snap, err := s.snapshot()
 		if err != nil {
 			return err
 		}
-		if r.Consistency == storage.Stale || snap.index >= r.MinIndex {
+		if r.Consistency == storage.Stale || told >= r.MinIndex {
 			return read(snap)
 		}
 		select {

@@ -179,6 +179,14 @@ func (n *node) get() *replica.Store {
 	return n.store
 }
 
+// set replaces the store and returns the one before.
+func (n *node) set(s *replica.Store) (before *replica.Store) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before, n.store = n.store, s
+	return before
+}
+
 // cluster is some nodes of one log.
 type cluster struct {
 	*wire
@@ -236,13 +244,13 @@ func (c *cluster) mustNode(tb testing.TB, i int, reg *storage.Registry, change f
 	n := &node{id: fmt.Sprint("n", i), w: c.wire}
 	n.o = replica.Options{
 		Dir: tb.TempDir(), ServerID: n.id, ClusterID: "test", Registry: reg, Bootstrap: i == 0, Fast: true, DiskFloorBytes: -1,
-		Forward: wireForward{c.wire, n.id}, AskTimeout: 5 * time.Second, Fatal: func(err error) { panic(err) },
+		Forward: wireForward{c.wire, n.id}, AskTimeout: 30 * time.Second, Fatal: func(err error) { panic(err) },
 	}
 	if change != nil {
 		change(i, &n.o)
 	}
 	c.nodes = append(c.nodes, n)
-	c.mustOpen(tb, n)
+	n.set(c.mustOpen(tb, n))
 	n.o.Bootstrap = false
 	return n
 }
@@ -250,13 +258,14 @@ func (c *cluster) mustNode(tb testing.TB, i int, reg *storage.Registry, change f
 // mustStart opens n again, at the address it had, and starts it.
 func (c *cluster) mustStart(tb testing.TB, n *node) {
 	tb.Helper()
-	c.mustOpen(tb, n)
-	if err := n.get().Start(tb.Context()); err != nil {
+	s := c.mustOpen(tb, n)
+	if err := s.Start(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
+	n.set(s) // only now: a store takes no questions before it has started
 }
 
-func (c *cluster) mustOpen(tb testing.TB, n *node) {
+func (c *cluster) mustOpen(tb testing.TB, n *node) *replica.Store {
 	tb.Helper()
 	listen := n.address
 	if listen == "" {
@@ -275,17 +284,12 @@ func (c *cluster) mustOpen(tb testing.TB, n *node) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	n.mu.Lock()
-	n.store = s
-	n.mu.Unlock()
+	return s
 }
 
 func (c *cluster) mustStop(tb testing.TB, n *node) {
 	tb.Helper()
-	n.mu.Lock()
-	s := n.store
-	n.store = nil
-	n.mu.Unlock()
+	s := n.set(nil)
 	if s == nil {
 		return
 	}
@@ -297,7 +301,7 @@ func (c *cluster) mustStop(tb testing.TB, n *node) {
 // mustWait calls f with a bound on its time.
 func (c *cluster) mustWait(tb testing.TB, n *node, f func(context.Context) error) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	for {
 		err := f(ctx)
@@ -313,7 +317,7 @@ func (c *cluster) mustWait(tb testing.TB, n *node, f func(context.Context) error
 // leader returns who leads, once somebody does, and the others.
 func (c *cluster) leader(tb testing.TB) (leader *node, others []*node) {
 	tb.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for time.Now().Before(deadline) {
 		for i, n := range c.nodes {
 			s := n.get()
@@ -332,7 +336,11 @@ func (c *cluster) leader(tb testing.TB) (leader *node, others []*node) {
 	return nil, nil
 }
 
-// mustAgree waits until all nodes that run hold the same index, and compares their states there.
+// view is what one node says of its state.
+type view struct{ index, hash, running uint64 }
+
+// mustAgree waits until all nodes that run stand at one index, and compares there what lies on their disks and what they
+// applied on the way. Nothing may be writing meanwhile.
 func (c *cluster) mustAgree(tb testing.TB) {
 	tb.Helper()
 	for _, n := range c.nodes {
@@ -340,22 +348,33 @@ func (c *cluster) mustAgree(tb testing.TB) {
 			c.mustWait(tb, n, s.Ready)
 		}
 	}
-	var want, at, running uint64
-	for i, n := range c.nodes {
-		s := n.get()
-		if s == nil {
-			continue
+	var views map[string]view
+	c.mustWait(tb, c.nodes[0], func(ctx context.Context) error {
+		views = make(map[string]view)
+		at := make(map[uint64]bool)
+		for _, n := range c.nodes {
+			s := n.get()
+			if s == nil {
+				continue
+			}
+			hash, index, err := s.StateHash(ctx)
+			if err != nil {
+				return err
+			}
+			st := s.Status()
+			views[n.id] = view{index, hash, st.Hash}
+			at[index], at[st.Applied] = true, true
 		}
-		hash, index, err := s.StateHash(tb.Context())
-		if err != nil {
-			tb.Fatal(err)
+		if len(at) > 1 {
+			return fmt.Errorf("the nodes stand at different entries: %+v", views)
 		}
-		st := s.Status()
-		if want == 0 {
-			want, at, running = hash, index, st.Hash
-		}
-		if hash != want || st.Hash != running {
-			tb.Errorf("node %d has state %x and running hash %x at %d, the first %x and %x at %d", i, hash, st.Hash, index, want, running, at)
-		}
+		return nil
+	})
+	seen := make(map[view]bool)
+	for _, v := range views {
+		seen[v] = true
+	}
+	if len(seen) != 1 {
+		tb.Errorf("the nodes differ: %+v", views)
 	}
 }

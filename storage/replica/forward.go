@@ -43,7 +43,7 @@ func (c *courier) ask(ctx context.Context, s *Store, cmd storage.Command, look b
 	p := &parcel{ask: newAsk(ctx, cmd, look)}
 	if !look {
 		var err error
-		if p.args, err = json.Marshal(cmd.Args); err != nil {
+		if p.args, err = storage.Encode(cmd.Args); err != nil {
 			return outcome{}, err
 		}
 	}
@@ -289,7 +289,7 @@ func packAnswers(outs []outcome) ([]byte, error) {
 			}
 			body, err = json.Marshal(w)
 		default:
-			body, err = json.Marshal(o.result)
+			body, err = storage.Encode(o.result)
 		}
 		if err != nil {
 			return nil, err

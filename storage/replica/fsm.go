@@ -72,8 +72,10 @@ func (f *machine) apply(logs []*raft.Log, size int) {
 				fates = append(fates, applied{index: l.Index, entry: e, skip: e.base != m.stamp})
 				if e.base == m.stamp {
 					m.stamp = e.own
-					m.hash = chain(m.hash, e.repr)
-					err = appendBatch(b, e.repr)
+					if len(e.repr) != 0 { // a look, or a group of refusals, is no batch: it moves no hash
+						m.hash = chain(m.hash, e.repr)
+						err = appendBatch(b, e.repr)
+					}
 				}
 			}
 		}
@@ -100,9 +102,6 @@ func (f *machine) apply(logs []*raft.Log, size int) {
 }
 
 func appendBatch(b *pebble.Batch, repr []byte) error {
-	if len(repr) == 0 {
-		return nil
-	}
 	var from pebble.Batch
 	if err := from.SetRepr(repr); err != nil {
 		return err

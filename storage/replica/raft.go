@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,16 +22,6 @@ const (
 	// goes on sending heartbeats, and stays leader.
 	stallAlone, stall = 60 * time.Second, 10 * time.Second
 )
-
-// stream makes a raft.StreamLayer of a Stream.
-type stream struct{ Stream }
-
-var _ raft.StreamLayer = stream{}
-
-// Dial implements raft.StreamLayer.
-func (s stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return s.Stream.Dial(string(address), timeout)
-}
 
 func (s *Store) startRaft() error {
 	hc := raftLog(s.log)
@@ -54,7 +43,7 @@ func (s *Store) startRaft() error {
 		_, s.trans = raft.NewInmemTransport(raft.ServerAddress(s.address()))
 	} else {
 		s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: stream{s.o.Stream}, MaxPool: 4, Timeout: 10 * time.Second, Logger: hc, MsgpackUseNewTimeFormat: true,
+			Stream: newStream(s.o.Stream), MaxPool: 4, Timeout: 10 * time.Second, Logger: hc, MsgpackUseNewTimeFormat: true,
 		})
 	}
 	r, err := raft.NewRaft(c, s.fsm, s.logs, s.logs, snapshots{s}, s.trans)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/storage/replica"
 	"github.com/nexixai/agentos/storage/storagetest"
@@ -20,6 +21,24 @@ func TestStore(t *testing.T) {
 			Close: func(tb testing.TB) { mustClose(tb, s) },
 		}
 	})
+}
+
+// TestStore_RefusalAlone: where nobody else can be in office a refusal, and a look, cost no entry of the log.
+func TestStore_RefusalAlone(t *testing.T) {
+	reg := storage.NewRegistry()
+	refuse := storage.Define(reg, "refuse", func(storage.Tx, int) (int, error) { return 0, fault.New(fault.Conflict, "no") })
+	s := mustOpen(t, replica.Options{Dir: t.TempDir(), Registry: reg, Bootstrap: true})
+	mustStart(t, s)
+	before := s.Status()
+	if _, _, err := refuse.Do(t.Context(), s, "", 0); !fault.Is(err, fault.Conflict) {
+		t.Errorf("refused with %v", err)
+	}
+	if err := s.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if after := s.Status(); after != before {
+		t.Errorf("a refusal and a look went from %+v to %+v", before, after)
+	}
 }
 
 // mustOpen opens a replica with the tests' names in it, which is closed at the end if the test has not.

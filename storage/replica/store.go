@@ -100,10 +100,11 @@ func Open(o Options) (*Store, error) {
 // note publishes where the state stands.
 func (s *Store) note(m meta) { s.at.Store(&m) }
 
-// publish tells everybody about entries that were just committed: reads see them already.
+// publish tells everybody about entries that were just committed: reads see them already. Watchers come first, so that who
+// waits for an index finds what is kept by watching as new as the state.
 func (s *Store) publish(m meta, fates []applied) {
-	s.note(m)
 	s.tell(fates)
+	s.note(m)
 	s.waiters.reached(m.index)
 	g := s.flight.Load()
 	if g == nil || s.dead.Load() {

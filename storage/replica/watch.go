@@ -57,11 +57,11 @@ func (s *Store) tell(fates []applied) {
 
 // jumped lets everybody know that the whole state was replaced.
 func (s *Store) jumped(m meta) {
-	s.note(m)
 	s.watches.mu.Lock()
 	for _, w := range s.watches.list {
 		w.w.Jumped(m.index)
 	}
 	s.watches.mu.Unlock()
+	s.note(m)
 	s.waiters.reached(m.index)
 }

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -17,14 +18,34 @@ type Commands struct {
 	fill  storage.Call[int, int]
 	touch storage.Call[string, int]
 	sweep storage.Call[int, int]
+	raw   storage.Call[json.RawMessage, json.RawMessage]
 }
 
-// Op is one step of the command "write".
+// Op is one step of the command "write". Its keys are any bytes, so it brings its own JSON form: a string of JSON is
+// UTF-8, and what isn't would come out as something else at the leader.
 type Op struct {
 	Kind string // set, delete, cut, refuse, break or panic
 	Key  string
 	To   string
 	Data []byte
+}
+
+type wireOp struct {
+	Kind          string
+	Key, To, Data []byte
+}
+
+// MarshalJSON implements json.Marshaler.
+func (op Op) MarshalJSON() ([]byte, error) {
+	return json.Marshal(wireOp{op.Kind, []byte(op.Key), []byte(op.To), op.Data})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (op *Op) UnmarshalJSON(b []byte) error {
+	var w wireOp
+	err := json.Unmarshal(b, &w)
+	*op = Op{w.Kind, string(w.Key), string(w.To), w.Data}
+	return err
 }
 
 var errBroken = errors.New("storagetest: broken")
@@ -49,6 +70,10 @@ func Define(reg *storage.Registry) Commands {
 			return len(v), err
 		}),
 		sweep: storage.Define(reg, "storagetest.sweep", storage.SweepAnswers),
+		raw: storage.Define(reg, "storagetest.raw", func(tx storage.Tx, m json.RawMessage) (json.RawMessage, error) {
+			tx.Set("raw", m)
+			return m, nil
+		}),
 	}
 }
 
