@@ -392,22 +392,6 @@ func (c *call) usage() error {
 	}})
 }
 
-func (c *call) cluster() error {
-	st := c.s.o.Store.Status()
-	a := c.s.o.About
-	var leader any
-	if st.Leader != "" {
-		leader = a.StackID
-	}
-	return c.reply(http.StatusOK, member{"cluster", map[string]any{
-		"cluster_id": a.ClusterID, "store_epoch": a.StoreEpoch, "leader": leader, "term": st.Term, "applied_index": st.Applied, "version": a.Version,
-		"members": []map[string]any{{
-			"stack_id": a.StackID, "role": "voter", "status": "alive", "region": a.Region, "api_url": a.APIURL,
-			"version": a.Version, "last_contact_ms": 0, "applied_index": st.Applied,
-		}},
-	}})
-}
-
 func (c *call) backends() error {
 	health := c.s.o.Models.Health(c.ctx())
 	type backend struct {

@@ -1,6 +1,9 @@
 package api
 
-import "github.com/nexixai/agentos/tenancy"
+import (
+	"github.com/nexixai/agentos/peer/registry"
+	"github.com/nexixai/agentos/tenancy"
+)
 
 // table is every endpoint this node serves.
 func (s *Server) table() []Route {
@@ -12,6 +15,9 @@ func (s *Server) table() []Route {
 	}
 	admin := func(method, path string, serve func(*call) error) Route {
 		return Route{Method: method, Template: path, Scope: tenancy.TenantsAdmin, Admin: true, serve: serve}
+	}
+	platform := func(method, path string, serve func(*call) error) Route {
+		return Route{Method: method, Template: path, Scope: tenancy.PlatformAdmin, Admin: true, serve: serve}
 	}
 	large := func(r Route, openAI bool) Route {
 		r.MaxBody, r.OpenAI = modelBody, openAI
@@ -72,7 +78,12 @@ func (s *Server) table() []Route {
 		admin("POST", "/v1/admin/tenants/{id}/keys/{key_id}:rotate", (*call).rotateKey),
 		admin("DELETE", "/v1/admin/tenants/{id}/keys/{key_id}", (*call).revokeKey),
 		admin("GET", "/v1/admin/audit", (*call).listAudit),
-		admin("GET", "/v1/admin/cluster", (*call).cluster),
+		platform("GET", "/v1/admin/cluster", (*call).cluster),
+		platform("POST", "/v1/admin/cluster:transfer-leader", (*call).transferLeader),
+		platform("POST", "/v1/admin/cluster/members/{stack_id}:drain", setMember(registry.Draining)),
+		platform("POST", "/v1/admin/cluster/members/{stack_id}:undrain", setMember(registry.Active)),
+		platform("DELETE", "/v1/admin/cluster/members/{stack_id}", setMember(registry.Removed)),
+		platform("POST", "/v1/admin/cluster/join-tokens", (*call).createJoinToken),
 		admin("GET", "/v1/admin/backends", (*call).backends),
 	}
 }

@@ -36,6 +36,7 @@ type Options struct {
 	Catalog Catalog
 	Memory  Memory
 	Models  Models
+	Cluster Cluster
 	// OpenAI speaks OpenAI's wire format.
 	OpenAI OpenAI
 	// Denials takes note of refusals; nil means that they are not audited.

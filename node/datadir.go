@@ -32,6 +32,11 @@ type identity struct {
 	// StoreEpoch changes when the store is made anew out of a backup, so that peers see that it went back in time.
 	StoreEpoch string    `json:"store_epoch"`
 	CreatedAt  time.Time `json:"created_at"`
+	// Organization and TrustDomain are the cluster's; "" in a directory that was made before they were kept.
+	Organization string `json:"organization,omitempty"`
+	TrustDomain  string `json:"trust_domain,omitempty"`
+	// Joined is set for a node that joined a cluster instead of making one; its ClusterID is empty until it was let in.
+	Joined bool `json:"joined,omitempty"`
 	// Stored is set once the store has been made: from then on a missing one is a lost one.
 	Stored bool `json:"stored"`
 	// Seeded is set once the tenants, agents and keys of a first start are all there.
@@ -150,15 +155,36 @@ func (d *dataDir) identify(o Options) error {
 	} else if left != "" {
 		return &FieldError{"data-dir", fmt.Sprintf("%s holds %q but no %s", d.path, left, identityName), "it is no data directory, or a damaged one; give an empty directory"}
 	}
-	if !o.Init {
-		return &FieldError{"init", fmt.Sprintf("%s holds no node yet", d.path), "give --init to make a new cluster of one node, or the directory of an existing node"}
+	d.id = identity{Format: identityFormat, StackID: o.StackID, CreatedAt: time.Now().UTC().Truncate(time.Second)}
+	switch {
+	case o.Init:
+		d.id.ClusterID, d.id.StoreEpoch = id.New(id.Cluster), id.New("")
+		d.id.Organization, d.id.TrustDomain = o.Organization, o.TrustDomain
+	case len(o.Join) > 0:
+		d.id.Joined, d.id.Seeded = true, true // what is to be seeded is in the cluster already
+	default:
+		return &FieldError{"init", fmt.Sprintf("%s holds no node yet", d.path), "give --init to make a new cluster, --join to join one, or the directory of an existing node"}
 	}
-	d.id = identity{Format: identityFormat, StackID: o.StackID, ClusterID: id.New(id.Cluster), CreatedAt: time.Now().UTC().Truncate(time.Second)}
 	if d.id.StackID == "" {
 		d.id.StackID = id.New(id.Stack)
 	}
-	d.id.ServerID, d.id.StoreEpoch = d.id.StackID+"."+id.New(""), id.New("")
+	d.id.ServerID = d.id.StackID + "." + id.New("")
 	return d.save()
+}
+
+// adopt gives o the organisation and the trust domain of the cluster, or refuses others that were asked for.
+func (d *dataDir) adopt(o *Options) error {
+	if d.id.Organization == "" {
+		return nil
+	}
+	if v := explicit(o.Organization, "organization"); v != "" && v != d.id.Organization {
+		return &FieldError{"organization", fmt.Sprintf("is %q, and the cluster of %s belongs to %q", v, d.path, d.id.Organization), "leave it out, or give the right directory or address"}
+	}
+	if def := defaultTrustDomain(o.Organization); o.TrustDomain != "" && o.TrustDomain != def && o.TrustDomain != d.id.TrustDomain {
+		return &FieldError{"trust-domain", fmt.Sprintf("is %q, and the cluster of %s has %q", o.TrustDomain, d.path, d.id.TrustDomain), "leave it out"}
+	}
+	o.Organization, o.TrustDomain = d.id.Organization, d.id.TrustDomain
+	return nil
 }
 
 func (d *dataDir) check(o Options) error {
@@ -167,7 +193,7 @@ func (d *dataDir) check(o Options) error {
 		return &FieldError{"data-dir", fmt.Sprintf("%s has format %d, and this binary reads format %d", d.path, d.id.Format, identityFormat), "use the version of agentos that wrote it"}
 	case o.StackID != "" && o.StackID != d.id.StackID:
 		return &FieldError{"stack-id", fmt.Sprintf("%q is not the node of %s, which is %q", o.StackID, d.path, d.id.StackID), "leave it out, or give the right directory"}
-	case d.id.StackID == "" || d.id.ClusterID == "" || d.id.ServerID == "":
+	case d.id.StackID == "" || d.id.ServerID == "" || d.id.ClusterID == "" && !d.id.Joined:
 		return fmt.Errorf("data directory: %s names no node", filepath.Join(d.path, identityName))
 	}
 	return nil

@@ -16,12 +16,12 @@ func (n *Node) door() (*api.Server, error) {
 		scheme = "https"
 	}
 	d, err := api.New(api.Options{
-		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, OpenAI: openaiwire.Dialect{},
+		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, Cluster: n.near.members, OpenAI: openaiwire.Dialect{},
 		Denials: w.denials, Observe: w.metrics.request, Dependencies: n.dependencies,
 		About: api.About{
 			Version: n.o.Build.Version, Commit: n.o.Build.GitSHA, BuiltAt: n.o.Build.Timestamp, StackID: who.StackID,
 			Organization: n.o.Organization, Region: n.o.Region, TrustDomain: n.o.TrustDomain, ClusterID: who.ClusterID, Mode: string(n.o.Mode),
-			StoreEpoch: who.StoreEpoch, APIURL: scheme + "://" + n.o.APIAdvertise, FederationURL: "https://" + n.o.FederationAdvertise,
+			StoreEpoch: n.near.roster.Load().Cluster().StoreEpoch, APIURL: scheme + "://" + n.o.APIAdvertise, FederationURL: "https://" + n.o.FederationAdvertise,
 			AdminURL: scheme + "://" + n.o.AdminListen, MaxConcurrentRuns: n.o.Workers, Backends: n.backends, Tiers: []string{"fast", "balanced", "premium"},
 			Capabilities: map[string]bool{"events_stream": true, "tenant_isolation": true, "runs_forward": false, "events_ingest": false, "tool_hosting": false},
 		},
@@ -38,6 +38,12 @@ func (n *Node) dependencies(context.Context) map[string]error {
 	deps := map[string]error{"store": nil, "session": n.w.sessions.Err(), "node": nil}
 	if n.w.store.Status().Leader == "" {
 		deps["store"] = fault.New(fault.Unavailable, "The cluster has no leader at the moment.").With("service", "quorum")
+	}
+	if !n.near.caughtUp.Load() {
+		deps["store"] = fault.New(fault.Unavailable, "This node has not caught up with its cluster yet.").With("service", "quorum")
+	}
+	if n.drained.Load() {
+		deps["node"] = fault.New(fault.Unavailable, "This node is drained: an operator wants no new runs here.").With("service", "node")
 	}
 	if n.draining.Load() {
 		deps["node"] = fault.New(fault.Unavailable, "This node is stopping.").With("service", "node")

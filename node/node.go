@@ -24,12 +24,14 @@ type Node struct {
 
 	dir      *dataDir
 	down     teardowns
-	draining atomic.Bool
+	draining atomic.Bool // the node is stopping
+	drained  atomic.Bool // an operator wants no new runs here
 	failed   chan error
 	certs    *certificate // nil without TLS
 
 	// What Start has wired; written by Start alone, before anything can call back.
 	w        wiring
+	near     neighbours
 	backends []string // names of the model backends
 
 	mu      sync.Mutex
@@ -82,6 +84,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.down.push("data directory", func(context.Context) error { n.dir.close(); return nil })
+	if err := n.dir.adopt(&n.o); err != nil {
+		return err
+	}
 	n.log = n.log.With(zap.String("stack_id", n.dir.id.StackID))
 	n.down.log = n.log
 	n.log.Info("starting", zap.String("version", n.o.Build.Version), zap.String("git_sha", n.o.Build.GitSHA), zap.String("mode", string(n.o.Mode)),

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/peer/trust"
 )
 
 // Mode says how strict a node is.
@@ -65,6 +65,10 @@ type Options struct {
 	LogLevel     string
 	LogFormat    string
 	OTLPEndpoint string
+
+	// Timing is standard or fast: fast shortens the time-outs of raft, gossip and sessions to about a third.
+	Timing          string
+	CertificateLife time.Duration
 
 	Workers      int
 	SessionTTL   time.Duration
@@ -229,9 +233,6 @@ func (o Options) validateStart() error {
 	if o.Init && len(o.Join) > 0 {
 		faults = append(faults, refuse("join", "stands beside --init; a node either makes a cluster or joins one"))
 	}
-	if len(o.Join) > 0 {
-		faults = append(faults, refuse("join", "this version runs clusters of one node; joining comes with the next"))
-	}
 	if o.JoinToken != "" && o.JoinTokenFile != "" {
 		faults = append(faults, refuse("join-token-file", "stands beside --join-token; give one of them"))
 	}
@@ -266,6 +267,10 @@ func (o Options) validateLimits() error {
 		if v < least || v > most {
 			faults = append(faults, refuse(name, "%v is not between %v and %v", v, least, most))
 		}
+	}
+	span("certificate-life", o.CertificateLife, time.Minute, trust.CertificateLife)
+	if o.Timing != "standard" && o.Timing != "fast" {
+		faults = append(faults, refuse("timing", "%q is neither standard nor fast", o.Timing))
 	}
 	span("session-ttl", o.SessionTTL, time.Second, 10*time.Minute)
 	span("drain-timeout", o.DrainTimeout, time.Second, 10*time.Minute)
@@ -320,7 +325,10 @@ func (o Options) withDefaults() Options {
 		}
 	}
 	if o.TrustDomain == "" && o.Organization != "" {
-		o.TrustDomain = strings.ToLower(o.Organization) + ".agentos.internal"
+		o.TrustDomain = defaultTrustDomain(o.Organization)
+	}
+	if o.SessionTTL == 0 {
+		o.SessionTTL = map[bool]time.Duration{true: 3 * time.Second, false: 10 * time.Second}[o.Timing == "fast"]
 	}
 	for _, a := range []struct{ listen, advertise *string }{
 		{&o.APIListen, &o.APIAdvertise},
@@ -335,17 +343,32 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// dialable turns a listen address into one that others can dial: the machine's name stands for "every address".
+func defaultTrustDomain(organization string) string {
+	return strings.ToLower(organization) + ".agentos.internal"
+}
+
+// dialable turns a listen address into one that others can dial: the machine's own address stands for "every address".
 func dialable(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return listen
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		if name, err := os.Hostname(); err == nil {
-			return net.JoinHostPort(name, port)
-		}
-		return net.JoinHostPort("127.0.0.1", port)
+		return net.JoinHostPort(ownAddress(), port)
 	}
 	return listen
+}
+
+// ownAddress is the first address of this machine that others can route to, else loopback.
+func ownAddress() string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "127.0.0.1"
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.1"
 }

@@ -224,7 +224,7 @@ var table = []Setting{
 	},
 	{
 		Name: "join", Group: groupStart, field: func(o *Options) any { return &o.Join },
-		Doc: "Cluster addresses of members to join, separated by commas. Not served yet: this version runs clusters of one node.",
+		Doc: "Cluster addresses of members to join, separated by commas; any one of them does. Needed once, with a token: from the second start on the data directory knows its cluster.",
 	},
 	{
 		Name: "join-token", Group: groupStart, Secret: true, field: func(o *Options) any { return &o.JoinToken },
@@ -253,7 +253,7 @@ var table = []Setting{
 	},
 	{
 		Name: "cluster-listen", Default: ":8422", Group: groupListen, field: func(o *Options) any { return &o.ClusterListen },
-		Doc: "Address for the other members of the cluster. Reserved: not opened by a node alone.",
+		Doc: "Address for the other members of the cluster. Mutual TLS only.",
 	},
 	{
 		Name: "cluster-advertise", Group: groupListen, field: func(o *Options) any { return &o.ClusterAdvertise },
@@ -261,7 +261,7 @@ var table = []Setting{
 	},
 	{
 		Name: "gossip-listen", Default: ":8423", Group: groupListen, field: func(o *Options) any { return &o.GossipListen },
-		Doc: "Address for gossip, TCP and UDP. Reserved: not opened by a node alone.",
+		Doc: "Address for gossip, TCP and UDP. Encrypted with the cluster's key.",
 	},
 	{
 		Name: "gossip-advertise", Group: groupListen, field: func(o *Options) any { return &o.GossipAdvertise },
@@ -282,11 +282,11 @@ var table = []Setting{
 	},
 	{
 		Name: "ca-cert-file", Group: groupTrust, field: func(o *Options) any { return &o.CACertFile },
-		Doc: "The organisation's CA, when it is given from outside. Reserved.",
+		Doc: "The organisation's CA, PEM, when it is given from outside; read when a cluster is made. It holds one URI name, spiffe://TRUST_DOMAIN.",
 	},
 	{
 		Name: "ca-key-file", Group: groupTrust, field: func(o *Options) any { return &o.CAKeyFile },
-		Doc: "The CA's key, when this node may sign with it. Reserved.",
+		Doc: "The CA's key, PKCS #8 PEM, beside it. It is sealed into the store, so that the cluster can sign the nodes that join.",
 	},
 	{
 		Name: "seal-key-file", Group: groupTrust, field: func(o *Options) any { return &o.SealKeyFile },
@@ -298,7 +298,11 @@ var table = []Setting{
 	},
 	{
 		Name: "gossip-key-file", Group: groupTrust, field: func(o *Options) any { return &o.GossipKeyFile },
-		Doc: "Key that encrypts gossip (32 bytes, base64). Required in prod.",
+		Doc: "Key that encrypts gossip (32 bytes, base64); read when a cluster is made. Required in prod.",
+	},
+	{
+		Name: "certificate-life", Default: "2160h0m0s", Group: groupTrust, field: func(o *Options) any { return &o.CertificateLife },
+		Doc: "How long the certificates live that this node signs, at most 90 days. A node renews its own when two thirds have passed.",
 	},
 
 	{
@@ -332,8 +336,12 @@ var table = []Setting{
 		Doc: "How many runs this node works on at the same time.",
 	},
 	{
-		Name: "session-ttl", Default: "10s", Group: groupLimits, field: func(o *Options) any { return &o.SessionTTL },
-		Doc: "How long the cluster waits for a silent node before its runs go on elsewhere.",
+		Name: "timing", Default: "standard", Group: groupLimits, field: func(o *Options) any { return &o.Timing },
+		Doc: "standard, or fast: the time-outs of raft, gossip and sessions at about a third, for nodes on one machine or in one rack. All nodes of a cluster use the same.",
+	},
+	{
+		Name: "session-ttl", Group: groupLimits, field: func(o *Options) any { return &o.SessionTTL },
+		Doc: "How long the cluster waits for a silent node before its runs go on elsewhere. Left out, 10s, and 3s with timing fast.",
 	},
 	{
 		Name: "drain-timeout", Default: "30s", Group: groupLimits, field: func(o *Options) any { return &o.DrainTimeout },

@@ -22,6 +22,7 @@ import (
 	"github.com/nexixai/agentos/model/provider/builtin"
 	"github.com/nexixai/agentos/model/provider/openai"
 	"github.com/nexixai/agentos/model/route"
+	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/storage/replica"
 	"github.com/nexixai/agentos/tenancy"
@@ -60,6 +61,7 @@ type commands struct {
 	queue    *queue.Commands
 	run      *run.Commands
 	model    *model.Commands
+	members  *registry.Commands
 }
 
 func define() commands {
@@ -67,6 +69,7 @@ func define() commands {
 	c := commands{registry: reg, tenancy: tenancy.Define(reg), audit: audit.Define(reg), sweep: sweep.Define(reg), agent: agent.Define(reg)}
 	c.memory, c.queue, c.model = memory.Define(reg), queue.Define(reg), model.Define(reg)
 	c.run = run.Define(reg, c.tenancy, c.agent)
+	c.members = registry.Define(reg)
 	return c
 }
 
@@ -82,12 +85,18 @@ func (n *Node) wire(ctx context.Context) error {
 		}
 	}
 
-	// The log.
+	// The log, and the others who share it.
+	if err := n.openDoor(ctx); err != nil {
+		return err
+	}
 	store, err := n.openStore()
 	if err != nil {
 		return err
 	}
 	w.store = store
+	if err := n.meet(); err != nil {
+		return err
+	}
 
 	// Who may do what.
 	w.directory = tenancy.New(tenancy.Options{Store: store, Commands: w.commands.tenancy, Logger: n.log.Named("tenancy")})
@@ -111,9 +120,10 @@ func (n *Node) wire(ctx context.Context) error {
 	if err := store.Start(ctx); err != nil {
 		return err
 	}
-	if err := store.Ready(ctx); err != nil {
-		return fmt.Errorf("store: %w", err)
+	if err := n.take(ctx); err != nil {
+		return err
 	}
+	n.begin()
 	if err := n.seed(ctx); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
@@ -134,7 +144,7 @@ func (n *Node) openStore() (*replica.Store, error) {
 	}
 	store, err := replica.Open(replica.Options{
 		Dir: n.dir.store(), ServerID: who.ServerID, ClusterID: who.ClusterID, Registry: n.w.commands.registry,
-		Bootstrap: !there, DiskFloorBytes: int64(n.o.DiskFloor), Logger: n.log,
+		Bootstrap: !there && !who.Joined, Stream: n.near.door.Stream(), Forward: &n.near, Fast: n.o.Timing == "fast", DiskFloorBytes: int64(n.o.DiskFloor), Logger: n.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)

@@ -60,6 +60,7 @@ type Sessions struct {
 	id      string
 	open    bool // the store has acknowledged id
 	lapsed  bool // a worker was told to stop: the session is given up, whatever becomes of its renewal
+	full    int  // workers when not draining
 	workers int
 	renewed moment // read before the last acknowledged renewal was sent
 	twin    bool   // superseded by another process
@@ -90,7 +91,7 @@ func New(o Options) *Sessions {
 	}
 	return &Sessions{
 		store: o.Store, commands: o.Commands, stackID: o.StackID, region: o.Region, ttl: max(o.TTL, minTTL),
-		log: o.Logger, boot: o.Boot, now: o.Now, workers: o.Workers,
+		log: o.Logger, boot: o.Boot, now: o.Now, workers: o.Workers, full: o.Workers,
 		out: make(chan Lease), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), change: make(chan struct{}, 1),
 		held: make(map[string]*holding),
 	}
@@ -187,6 +188,14 @@ func (s *Sessions) Err() error {
 func (s *Sessions) Drain() {
 	s.mu.Lock()
 	s.workers = 0
+	s.mu.Unlock()
+	signal(s.change)
+}
+
+// Resume takes runs again after Drain.
+func (s *Sessions) Resume() {
+	s.mu.Lock()
+	s.workers = s.full
 	s.mu.Unlock()
 	signal(s.change)
 }

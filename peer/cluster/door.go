@@ -28,6 +28,8 @@ const (
 	Raft Protocol = "agentos-raft/1"
 	// Commands is what a follower asks of the leader.
 	Commands Protocol = "agentos-commands/1"
+	// Talk is what members ask of each other beside the log.
+	Talk Protocol = "agentos-talk/1"
 	// Join is the one protocol for callers without a certificate: HTTP/1.1, one call.
 	Join Protocol = "agentos-join/1"
 )
@@ -41,8 +43,9 @@ const (
 
 // Options says how to open a door.
 type Options struct {
-	// Listen is the host:port of the door.
-	Listen string
+	// Listen is the host:port of the door; Listener, when it is set, is the port itself, already bound.
+	Listen   string
+	Listener net.Listener
 	// Advertise is the address that others dial; empty means the one bound.
 	Advertise   string
 	Credentials *trust.Credentials
@@ -74,17 +77,20 @@ func Open(o Options) (*Door, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	ln, err := net.Listen("tcp", o.Listen)
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, "The cluster's door can't listen on TCP %s: %v.", o.Listen, err).With("service", "cluster").Because(err)
+	ln := o.Listener
+	if ln == nil {
+		var err error
+		if ln, err = net.Listen("tcp", o.Listen); err != nil {
+			return nil, fault.New(fault.Unavailable, "The cluster's door can't listen on TCP %s: %v.", o.Listen, err).With("service", "cluster").Because(err)
+		}
 	}
 	d := &Door{o: o, log: o.Logger, ln: ln, open: make(map[net.Conn]*x509.Certificate), slots: make(chan struct{}, handshakes)}
 	if d.addr = ln.Addr(); o.Advertise != "" {
 		d.addr = named(o.Advertise)
 	}
-	d.rooms = map[Protocol]*room{Raft: newRoom(d), Commands: newRoom(d), Join: newRoom(d)}
+	d.rooms = map[Protocol]*room{Raft: newRoom(d), Commands: newRoom(d), Talk: newRoom(d), Join: newRoom(d)}
 	member := o.Credentials.ClusterServer(o.Admit)
-	member.NextProtos = []string{string(Raft), string(Commands)}
+	member.NextProtos = []string{string(Raft), string(Commands), string(Talk)}
 	joiner := o.Credentials.JoinServer()
 	joiner.NextProtos = []string{string(Join)}
 	d.conf = &tls.Config{
@@ -94,7 +100,7 @@ func Open(o Options) (*Door, error) {
 				return nil, fault.New(fault.Unauthorized, "A caller at the cluster's door names exactly one protocol.")
 			}
 			switch Protocol(hello.SupportedProtos[0]) {
-			case Raft, Commands:
+			case Raft, Commands, Talk:
 				return member, nil
 			case Join:
 				return joiner, nil
@@ -152,7 +158,7 @@ func (d *Door) greet(conn net.Conn) {
 		_ = conn.Close()
 		return
 	}
-	tracked := &peerConn{Conn: t, door: d}
+	tracked := &peerConn{Conn: t, door: d, leaf: leaf}
 	d.open[tracked] = leaf
 	d.mu.Unlock()
 	if !d.rooms[Protocol(state.NegotiatedProtocol)].put(tracked) {
@@ -232,6 +238,7 @@ func (n named) String() string { return string(n) }
 type peerConn struct {
 	net.Conn
 	door *Door
+	leaf *x509.Certificate // nil on the join protocol
 }
 
 func (c *peerConn) Close() error {

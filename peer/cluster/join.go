@@ -48,10 +48,13 @@ type JoinRequest struct {
 
 // JoinAnswer is all that a new member needs.
 type JoinAnswer struct {
-	Certificate string   `json:"certificate"` // PEM
-	CABundle    string   `json:"ca_bundle"`   // PEM
-	ClusterID   string   `json:"cluster_id"`
-	GossipKeys  [][]byte `json:"gossip_keys"`
+	Certificate string `json:"certificate"` // PEM
+	CABundle    string `json:"ca_bundle"`   // PEM
+	ClusterID   string `json:"cluster_id"`
+	// Organization and TrustDomain are those of the cluster; a joiner that was told others is in the wrong place.
+	Organization string   `json:"organization"`
+	TrustDomain  string   `json:"trust_domain"`
+	GossipKeys   [][]byte `json:"gossip_keys"`
 	// Servers are the cluster addresses of the members, to reach the log through.
 	Servers []string `json:"servers"`
 	// GossipSeeds are the gossip addresses of the members.

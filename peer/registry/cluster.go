@@ -8,13 +8,30 @@ import (
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/tenancy"
 )
+
+// By says who asks for a change, for the audit.
+type By struct {
+	Principal     string `json:"principal"`
+	CorrelationID string `json:"correlation_id"`
+}
+
+// audit appends what was done to the platform's chain.
+func (by By) audit(tx storage.Tx, action, resource string, details map[string]any) error {
+	_, err := tenancy.AppendAudit(tx, tenancy.AuditRecord{
+		Principal: by.Principal, Action: action, Resource: resource, Outcome: "ok", CorrelationID: by.CorrelationID, Details: details,
+	})
+	return err
+}
 
 // Keys of the cluster's own tables. They belong to no tenant.
 const (
-	clusterKey = "platform/cluster"
-	memberKeys = "platform/members/"
-	tokenKeys  = "platform/join-tokens/"
+	allKeys    = "cluster/"
+	clusterKey = "cluster/record"
+	memberKeys = "cluster/members/"
+	tokenKeys  = "cluster/join-tokens/"
+	officeKey  = "cluster/office"
 )
 
 // Cluster is what all nodes of a cluster share beside its data.
@@ -49,7 +66,10 @@ type Member struct {
 	StackID string `json:"stack_id"`
 	// ServerID is the node's name in the log's configuration: the stack id and the incarnation of its data directory. A
 	// node that lost its directory comes back as another server, never as a voter who forgot its vote.
-	ServerID      string      `json:"server_id"`
+	ServerID string `json:"server_id"`
+	// PublicKey is the SHA-256 of the node's own public key, in hex. Only a certificate for this key stands for the member,
+	// so that the machine it replaced is shut out.
+	PublicKey     string      `json:"public_key"`
 	State         MemberState `json:"state"`
 	Region        string      `json:"region"`
 	Version       string      `json:"version"`
@@ -66,13 +86,13 @@ type JoinToken struct {
 	ID        string    `json:"token_id"`
 	Hash      string    `json:"hash"`
 	CreatedAt time.Time `json:"created_at"`
-	CreatedBy string    `json:"created_by"`
 	ExpiresAt time.Time `json:"expires_at"`
 	// UsesLeft counts down; 0 means used up.
 	UsesLeft int `json:"uses_left"`
 	// UsedBy holds the public keys (SHA-256, hex) of the nodes that used it: the same node may ask again when the answer
 	// was lost.
 	UsedBy []string `json:"used_by,omitempty"`
+	By     By       `json:"by"`
 }
 
 // Join is a new node's wish, proven by a token.
@@ -82,34 +102,51 @@ type Join struct {
 	TokenHash string `json:"token_hash"`
 	// PublicKey is the SHA-256 of the node's own public key, in hex.
 	PublicKey string `json:"public_key"`
-	Member    Member `json:"member"`
+	// Replaces is the server id that the new node takes the place of, under the same stack id: who admits has seen that
+	// it is gone. Without it a token can't push a member out.
+	Replaces string `json:"replaces,omitempty"`
+	Member   Member `json:"member"`
+	By       By     `json:"by"`
 }
 
 // Commands are this room's changes of the store.
 type Commands struct {
 	Init        storage.Call[Cluster, Cluster]
+	Found       storage.Call[Member, Member]
 	Join        storage.Call[Join, Cluster]
 	Update      storage.Call[Member, Member]
 	SetState    storage.Call[StateChange, Member]
 	PutToken    storage.Call[JoinToken, JoinToken]
 	DeleteToken storage.Call[string, bool]
+	Wish        storage.Call[Wish, Wish]
+}
+
+// Wish asks whoever leads to hand the office on. The leader takes the wish away before it acts.
+type Wish struct {
+	ID string `json:"id"`
+	// To is the stack id of the wished-for leader; "" leaves the choice to the log.
+	To string `json:"to"`
+	By By     `json:"by"`
 }
 
 // StateChange drains or removes a member.
 type StateChange struct {
 	StackID string      `json:"stack_id"`
 	State   MemberState `json:"state"`
+	By      By          `json:"by"`
 }
 
 // Define adds the room's commands to reg.
 func Define(reg *storage.Registry) *Commands {
 	return &Commands{
 		Init:        storage.Define(reg, "cluster.init", initCluster),
+		Found:       storage.Define(reg, "cluster.found", found),
 		Join:        storage.Define(reg, "cluster.join", join),
 		Update:      storage.Define(reg, "cluster.member.update", update),
 		SetState:    storage.Define(reg, "cluster.member.state", setState),
 		PutToken:    storage.Define(reg, "cluster.token.put", putToken),
 		DeleteToken: storage.Define(reg, "cluster.token.delete", deleteToken),
+		Wish:        storage.Define(reg, "cluster.wish", wish),
 	}
 }
 
@@ -120,6 +157,18 @@ func initCluster(tx storage.Tx, c Cluster) (Cluster, error) {
 	}
 	c.CreatedAt = tx.Now()
 	return c, put(tx, clusterKey, c)
+}
+
+// found is the first member of a new cluster: it needs no token, and is there once.
+func found(tx storage.Tx, m Member) (Member, error) {
+	if old, err := GetMember(tx, m.StackID); err == nil || !fault.Is(err, fault.NotFound) {
+		return old, err
+	}
+	if err := m.validate(); err != nil {
+		return Member{}, err
+	}
+	m.State, m.JoinedAt, m.UpdatedAt = Active, tx.Now(), tx.Now()
+	return m, put(tx, memberKeys+m.StackID, m)
 }
 
 func join(tx storage.Tx, j Join) (Cluster, error) {
@@ -148,14 +197,24 @@ func join(tx storage.Tx, j Join) (Cluster, error) {
 	if err := m.validate(); err != nil {
 		return Cluster{}, err
 	}
-	m.State, m.JoinedAt, m.UpdatedAt = Active, tx.Now(), tx.Now()
-	var old Member
-	if ok, err := get(tx, memberKeys+m.StackID, &old); err != nil {
+	m.PublicKey, m.State, m.JoinedAt, m.UpdatedAt = j.PublicKey, Active, tx.Now(), tx.Now()
+	old, err := GetMember(tx, m.StackID)
+	switch {
+	case fault.Is(err, fault.NotFound):
+	case err != nil:
 		return Cluster{}, err
-	} else if ok && again && old.ServerID == m.ServerID {
+	case again && old.ServerID == m.ServerID:
 		m.JoinedAt = old.JoinedAt
+	case old.State != Removed && old.ServerID != j.Replaces:
+		return Cluster{}, fault.New(fault.Conflict, "Node %s is a member already: join under another stack id, or remove it first with 'agentos cluster remove %s'.", m.StackID, m.StackID)
+	}
+	if m == old {
+		return GetCluster(tx)
 	}
 	if err := put(tx, memberKeys+m.StackID, m); err != nil {
+		return Cluster{}, err
+	}
+	if err := j.By.audit(tx, "cluster.join", "member/"+m.StackID, map[string]any{"server_id": m.ServerID, "token_id": j.TokenID, "replaces": j.Replaces}); err != nil {
 		return Cluster{}, err
 	}
 	return GetCluster(tx)
@@ -186,7 +245,11 @@ func update(tx storage.Tx, m Member) (Member, error) {
 	if old.ServerID != m.ServerID || old.State == Removed {
 		return Member{}, fault.New(fault.Forbidden, "Node %s is no longer a member under this identity; join again with a token.", m.StackID)
 	}
-	m.State, m.JoinedAt, m.UpdatedAt = old.State, old.JoinedAt, tx.Now()
+	m.State, m.JoinedAt, m.PublicKey = old.State, old.JoinedAt, old.PublicKey
+	if m.UpdatedAt = old.UpdatedAt; m == old {
+		return old, nil
+	}
+	m.UpdatedAt = tx.Now()
 	return m, put(tx, memberKeys+m.StackID, m)
 }
 
@@ -204,16 +267,14 @@ func setState(tx storage.Tx, c StateChange) (Member, error) {
 	default:
 		return Member{}, fault.Invalid("state", "A member is active, draining or removed.")
 	}
-	m.State, m.UpdatedAt = c.State, tx.Now()
-	return m, put(tx, memberKeys+m.StackID, m)
-}
-
-// PutMember writes a member without a token: the first node of a cluster, by its own hand.
-func PutMember(tx storage.Tx, m Member) error {
-	if err := m.validate(); err != nil {
-		return err
+	if m.State == c.State {
+		return m, nil
 	}
-	return put(tx, memberKeys+m.StackID, m)
+	m.State, m.UpdatedAt = c.State, tx.Now()
+	if err := put(tx, memberKeys+m.StackID, m); err != nil {
+		return Member{}, err
+	}
+	return m, c.By.audit(tx, "cluster.member."+string(c.State), "member/"+m.StackID, nil)
 }
 
 func putToken(tx storage.Tx, t JoinToken) (JoinToken, error) {
@@ -224,7 +285,10 @@ func putToken(tx storage.Tx, t JoinToken) (JoinToken, error) {
 		return JoinToken{}, fault.Invalid("expires_at", "The join token would already have expired.")
 	}
 	t.CreatedAt = tx.Now()
-	return t, put(tx, tokenKeys+t.ID, t)
+	if err := put(tx, tokenKeys+t.ID, t); err != nil {
+		return JoinToken{}, err
+	}
+	return t, t.By.audit(tx, "cluster.token.create", "join-token/"+t.ID, map[string]any{"uses": t.UsesLeft, "expires_at": t.ExpiresAt.UTC().Format(time.RFC3339)})
 }
 
 func deleteToken(tx storage.Tx, tokenID string) (bool, error) {
@@ -234,6 +298,31 @@ func deleteToken(tx storage.Tx, tokenID string) (bool, error) {
 	}
 	tx.Delete(tokenKeys + tokenID)
 	return true, nil
+}
+
+// wish leaves w for the leader; an empty one takes away what was left.
+func wish(tx storage.Tx, w Wish) (Wish, error) {
+	if w == (Wish{}) {
+		tx.Delete(officeKey)
+		return w, nil
+	}
+	if w.To != "" {
+		if m, err := GetMember(tx, w.To); err != nil {
+			return Wish{}, err
+		} else if m.State != Active {
+			return Wish{}, fault.New(fault.Conflict, "Node %s is %s and can't lead.", w.To, m.State)
+		}
+	}
+	if err := put(tx, officeKey, w); err != nil {
+		return Wish{}, err
+	}
+	return w, w.By.audit(tx, "cluster.transfer", "cluster", map[string]any{"to": w.To})
+}
+
+// GetWish reads the wish that waits for the leader; ok is false when there is none.
+func GetWish(r storage.Reader) (w Wish, ok bool, err error) {
+	ok, err = get(r, officeKey, &w)
+	return w, ok, err
 }
 
 // GetCluster reads the cluster's record.

@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/peer/cluster"
+	"github.com/nexixai/agentos/peer/registry"
+	"github.com/nexixai/agentos/tenancy"
+)
+
+// Cluster is who belongs to this node's cluster.
+type Cluster interface {
+	Describe(ctx context.Context) *cluster.Description
+	CreateToken(ctx context.Context, by tenancy.Actor, ttl time.Duration, uses int) (*cluster.Token, uint64, error)
+	Transfer(ctx context.Context, by tenancy.Actor, to string) (uint64, error)
+	SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (*registry.Member, uint64, error)
+}
+
+var _ Cluster = (*cluster.Membership)(nil)
+
+// cluster tells how the members are. It works without a leader.
+func (c *call) cluster() error {
+	return c.reply(http.StatusOK, member{"cluster", c.s.o.Cluster.Describe(c.ctx())})
+}
+
+// createJoinToken makes a token that lets nodes in; it is shown once.
+func (c *call) createJoinToken() error {
+	var in struct {
+		TTLSeconds int64 `json:"ttl_seconds"`
+		Uses       int   `json:"uses"`
+	}
+	if c.r.ContentLength != 0 {
+		if err := c.body(&in); err != nil {
+			return err
+		}
+	}
+	if in.TTLSeconds < 0 || in.TTLSeconds > int64(365*24*time.Hour/time.Second) {
+		return fault.Invalid("ttl_seconds", "ttl_seconds is a number of seconds, at most 30 days of them.")
+	}
+	tok, index, err := c.s.o.Cluster.CreateToken(c.ctx(), c.actor(), time.Duration(in.TTLSeconds)*time.Second, in.Uses)
+	if err != nil {
+		return err
+	}
+	c.index = index
+	return c.reply(http.StatusCreated, member{"join_token", tok})
+}
+
+// transferLeader asks the leader to hand the office on.
+func (c *call) transferLeader() error {
+	var in struct {
+		StackID string `json:"stack_id"`
+	}
+	if c.r.ContentLength != 0 {
+		if err := c.body(&in); err != nil {
+			return err
+		}
+	}
+	index, err := c.s.o.Cluster.Transfer(c.ctx(), c.actor(), in.StackID)
+	if err != nil {
+		return err
+	}
+	c.index = index
+	return c.cluster()
+}
+
+// setMember returns a handler that puts a member into state.
+func setMember(state registry.MemberState) func(*call) error {
+	return func(c *call) error {
+		stackID, err := c.ident("stack_id")
+		if err != nil {
+			return err
+		}
+		m, index, err := c.s.o.Cluster.SetState(c.ctx(), c.actor(), stackID, state)
+		if err != nil {
+			return err
+		}
+		c.index = index
+		if state == registry.Removed {
+			return c.noContent()
+		}
+		return c.reply(http.StatusOK, member{"member", m})
+	}
+}

@@ -1,0 +1,334 @@
+package cluster
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/peer/gossip"
+	"github.com/nexixai/agentos/peer/registry"
+	"github.com/nexixai/agentos/peer/trust"
+	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/tenancy"
+)
+
+// Purposes under which a cluster's secrets are sealed.
+const (
+	SealedCA     = "the CA's key"
+	SealedGossip = "a gossip key"
+)
+
+// MembershipOptions says how to make a Membership. All of it is needed, but for Seal and Logger.
+type MembershipOptions struct {
+	Store    storage.Store
+	Commands *registry.Commands
+	Roster   *registry.Roster
+	Door     *Door
+	Log      Log
+	// Seal opens the cluster's secrets; nil means that this node can't sign certificates.
+	Seal *trust.SealKey
+	// ShareSeal sends the seal key to those who join: in demo only.
+	ShareSeal bool
+	// GossipKeys are the pool's, in the clear, for those who join.
+	GossipKeys func() [][]byte
+	// Rumours is what gossip says of the others.
+	Rumours func() []gossip.Member
+	// Self is this node's own row, as it is to be.
+	Self func() registry.Member
+	// Life is how long the certificates live that this node signs; 0 means trust.CertificateLife.
+	Life time.Duration
+	// Standing is where this node stands at this moment.
+	Standing func() Standing
+	Logger   *zap.Logger
+}
+
+// Membership is who belongs to the cluster, from the view of one node: it lets new nodes in, tells how everybody is, and
+// takes the operator's wishes. Safe for concurrent use.
+type Membership struct {
+	o   MembershipOptions
+	log *zap.Logger
+
+	mu    sync.Mutex
+	heard map[string]time.Time // stack id → when it last answered
+}
+
+// NewMembership returns a Membership.
+func NewMembership(o MembershipOptions) *Membership {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	return &Membership{o: o, log: o.Logger, heard: make(map[string]time.Time)}
+}
+
+// Admit decides about a node that brings a token: the join is committed first, and then signed.
+func (m *Membership) Admit(ctx context.Context, tok trust.JoinToken, pub *ecdsa.PublicKey, r JoinRequest) (*JoinAnswer, error) {
+	key, err := KeyHash(pub)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := m.authority()
+	if err != nil {
+		return nil, err
+	}
+	replaces, err := m.vacated(ctx, r.Member)
+	if err != nil {
+		return nil, err
+	}
+	j := registry.Join{
+		TokenID: tok.ID, TokenHash: tok.Hash(), PublicKey: key, Replaces: replaces, Member: r.Member,
+		By: registry.By{Principal: "join-token/" + tok.ID, CorrelationID: id.New(id.Correlation)},
+	}
+	c, index, err := m.o.Commands.Join.Do(ctx, m.o.Store, "", j)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := m.sign(authority, r.Member.StackID, pub, r.Hosts)
+	if err != nil {
+		return nil, err
+	}
+	a := &JoinAnswer{Certificate: string(cert), CABundle: string(c.CA), ClusterID: c.ID, Organization: c.Organization, TrustDomain: c.TrustDomain, GossipKeys: m.o.GossipKeys()}
+	if m.o.ShareSeal && m.o.Seal != nil {
+		a.SealKey = m.o.Seal[:]
+	}
+	err = m.o.Store.View(ctx, storage.Read{MinIndex: index}, func(s storage.Snapshot) error {
+		all, err := registry.Members(s)
+		for _, other := range all {
+			if other.State != registry.Removed && other.StackID != r.Member.StackID {
+				a.Servers = append(a.Servers, other.ClusterAddr)
+				a.GossipSeeds = append(a.GossipSeeds, other.GossipAddr)
+			}
+		}
+		return err
+	})
+	m.log.Info("a node was admitted", zap.String("stack_id", r.Member.StackID), zap.String("server_id", r.Member.ServerID), zap.String("replaces", replaces))
+	return a, err
+}
+
+// vacated returns the server id whose place a joiner takes under its stack id, when nobody answers there any more.
+func (m *Membership) vacated(ctx context.Context, joiner registry.Member) (string, error) {
+	var old registry.Member
+	err := storage.Find(ctx, m.o.Store, storage.Read{}, func(s storage.Snapshot) (err error) {
+		old, err = registry.GetMember(s, joiner.StackID)
+		return err
+	})
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return "", nil
+	case err != nil:
+		return "", err
+	case old.State == registry.Removed || old.ServerID == joiner.ServerID:
+		return old.ServerID, nil
+	}
+	if st, err := m.Probe(ctx, old); err == nil && st.ServerID == old.ServerID {
+		return "", fault.New(fault.Conflict, "Node %s is a member, and it answers at %s: join under another stack id, or stop that node first.", old.StackID, old.ClusterAddr)
+	}
+	return old.ServerID, nil
+}
+
+// authority opens the CA.
+func (m *Membership) authority() (*trust.Authority, error) {
+	c := m.o.Roster.Cluster()
+	if m.o.Seal == nil {
+		return nil, fault.New(fault.Unavailable, "This node has no seal key, so it can't sign certificates: ask another node, or give this one --seal-key-file.").With("service", "ca")
+	}
+	if c.ID == "" {
+		return nil, fault.New(fault.Unavailable, "This node does not hold the cluster's record yet; ask again in a moment.").With("service", "cluster").After(time.Second)
+	}
+	key, err := m.o.Seal.Open(SealedCA, c.CAKey)
+	if err != nil {
+		return nil, err
+	}
+	return trust.OpenAuthority(c.CA, key)
+}
+
+// maxHosts bounds the names in one certificate.
+const maxHosts = 16
+
+func (m *Membership) sign(a *trust.Authority, stackID string, pub *ecdsa.PublicKey, hosts []string) ([]byte, error) {
+	if len(hosts) > maxHosts {
+		return nil, fault.Invalid("hosts", "A certificate holds at most %d host names, not %d.", maxHosts, len(hosts))
+	}
+	who := trust.ID{TrustDomain: a.TrustDomain(), Role: trust.Node, Name: stackID}
+	return a.Sign(trust.Request{ID: who, Public: pub, Hosts: hosts, Life: m.o.Life}, time.Now())
+}
+
+// Answer answers the questions of other members.
+func (m *Membership) Answer(ctx context.Context, asker trust.ID, leaf *x509.Certificate, q Question) (*Reply, error) {
+	m.answered(asker.Name)
+	switch {
+	case q.Status != nil:
+		st := m.o.Standing()
+		return &Reply{Status: &st}, nil
+	case q.Announce != nil:
+		if q.Announce.StackID != asker.Name {
+			return nil, fault.New(fault.Forbidden, "%s may announce itself only, not %.128s.", asker.Name, q.Announce.StackID)
+		}
+		_, _, err := m.o.Commands.Update.Do(ctx, m.o.Store, "", *q.Announce)
+		return &Reply{}, err
+	case q.Renew != nil:
+		pub, ok := leaf.PublicKey.(*ecdsa.PublicKey)
+		if !ok {
+			return nil, fault.Invalid("certificate", "Node keys are ECDSA P-256.")
+		}
+		authority, err := m.authority()
+		if err != nil {
+			return nil, err
+		}
+		cert, err := m.sign(authority, asker.Name, pub, q.Renew.Hosts)
+		return &Reply{Certificate: string(cert)}, err
+	}
+	return nil, fault.New(fault.UnsupportedCapability, "This node is of a version that does not know the question.")
+}
+
+// Probe asks a member where it stands.
+func (m *Membership) Probe(ctx context.Context, other registry.Member) (*Standing, error) {
+	r, err := m.o.Door.Ask(ctx, other.ClusterAddr, other.StackID, Question{Status: &struct{}{}})
+	if err != nil {
+		return nil, err
+	}
+	if r.Status == nil {
+		return nil, fault.New(fault.Unavailable, "Node %s answered something else.", other.StackID)
+	}
+	m.answered(other.StackID)
+	return r.Status, nil
+}
+
+func (m *Membership) answered(stackID string) {
+	m.mu.Lock()
+	m.heard[stackID] = time.Now()
+	m.mu.Unlock()
+}
+
+// Forget takes the wish away.
+func (m *Membership) Forget(ctx context.Context) error {
+	_, _, err := m.o.Commands.Wish.Do(ctx, m.o.Store, "", registry.Wish{})
+	return err
+}
+
+// Announce sees to it that the member list says of this node what it says of itself, asking any member to pass it on when
+// the leader can't be found: after a move nobody reaches this node at its old address.
+func (m *Membership) Announce(ctx context.Context) error {
+	self := m.o.Self()
+	if own, ok := m.o.Roster.Member(self.StackID); ok && sayTheSame(self, own) {
+		return nil
+	}
+	direct, cancel := context.WithTimeout(ctx, talkTimeout)
+	_, _, err := m.o.Commands.Update.Do(direct, m.o.Store, "", self)
+	cancel()
+	if err == nil || fault.Is(err, fault.Forbidden) {
+		return err
+	}
+	for _, other := range m.o.Roster.Members() {
+		if other.StackID == m.o.Self().StackID || other.State == registry.Removed {
+			continue
+		}
+		if _, err = m.o.Door.Ask(ctx, other.ClusterAddr, other.StackID, Question{Announce: &self}); err == nil || fault.Is(err, fault.Forbidden) {
+			return err
+		}
+	}
+	return err
+}
+
+// sayTheSame compares what a member says of itself with its row, whose other fields are not its own to say.
+func sayTheSame(self, row registry.Member) bool {
+	self.State, self.JoinedAt, self.UpdatedAt, self.PublicKey = row.State, row.JoinedAt, row.UpdatedAt, row.PublicKey
+	return self == row
+}
+
+// Renew gets a new certificate for this node's key: signed here if the seal key is at hand, else by another member.
+func (m *Membership) Renew(ctx context.Context, pub *ecdsa.PublicKey, hosts []string) ([]byte, error) {
+	authority, err := m.authority()
+	if err == nil {
+		return m.sign(authority, m.o.Self().StackID, pub, hosts)
+	}
+	for _, other := range m.o.Roster.Members() {
+		if other.StackID == m.o.Self().StackID || other.State == registry.Removed {
+			continue
+		}
+		var r *Reply
+		if r, err = m.o.Door.Ask(ctx, other.ClusterAddr, other.StackID, Question{Renew: &Renewal{Hosts: hosts}}); err == nil && r.Certificate != "" {
+			return []byte(r.Certificate), nil
+		}
+	}
+	return nil, fmt.Errorf("cluster: no member could sign: %w", err)
+}
+
+// Token is a join token as it is shown once.
+type Token struct {
+	ID        string    `json:"token_id"`
+	Token     string    `json:"token"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Uses      int       `json:"uses"`
+	// CAFingerprint is what the token pins: the SHA-256 of the CA's certificate.
+	CAFingerprint string `json:"ca_fingerprint"`
+	// Addresses are the cluster doors that a joiner can use it at.
+	Addresses []string `json:"addresses"`
+}
+
+// Bounds and defaults of a token.
+const (
+	DefaultTokenTTL = time.Hour
+	maxTokenTTL     = 30 * 24 * time.Hour
+)
+
+// CreateToken makes a join token. Zero ttl and uses mean an hour and one node.
+func (m *Membership) CreateToken(ctx context.Context, by tenancy.Actor, ttl time.Duration, uses int) (*Token, uint64, error) {
+	if ttl == 0 {
+		ttl = DefaultTokenTTL
+	}
+	if ttl < time.Second || ttl > maxTokenTTL {
+		return nil, 0, fault.Invalid("ttl_seconds", "A join token lives from a second to 30 days.")
+	}
+	uses = max(uses, 1)
+	c := m.o.Roster.Cluster()
+	if c.ID == "" {
+		return nil, 0, fault.New(fault.Unavailable, "This node does not hold the cluster's record yet; ask again in a moment.").With("service", "cluster").After(time.Second)
+	}
+	ca, err := trust.ParseCertificate(c.CA)
+	if err != nil {
+		return nil, 0, err
+	}
+	tok := trust.NewJoinToken(trust.Fingerprint(ca))
+	kept := registry.JoinToken{ID: tok.ID, Hash: tok.Hash(), ExpiresAt: time.Now().UTC().Add(ttl).Truncate(time.Second), UsesLeft: uses, By: actor(by)}
+	_, index, err := m.o.Commands.PutToken.Do(ctx, m.o.Store, "", kept)
+	if err != nil {
+		return nil, 0, err
+	}
+	out := &Token{ID: tok.ID, Token: tok.Encode(), ExpiresAt: kept.ExpiresAt, Uses: uses, CAFingerprint: tok.CA}
+	for _, other := range m.o.Roster.Members() {
+		if other.State == registry.Active {
+			out.Addresses = append(out.Addresses, other.ClusterAddr)
+		}
+	}
+	return out, index, nil
+}
+
+func actor(by tenancy.Actor) registry.By {
+	return registry.By{Principal: by.Auth.Principal.ID, CorrelationID: by.CorrelationID}
+}
+
+// Transfer asks the leader to hand the office to a member, or to whoever is furthest along when to is "".
+func (m *Membership) Transfer(ctx context.Context, by tenancy.Actor, to string) (uint64, error) {
+	_, index, err := m.o.Commands.Wish.Do(ctx, m.o.Store, "", registry.Wish{ID: id.New(id.Command), To: to, By: actor(by)})
+	return index, err
+}
+
+// SetState drains a member, takes it back, or removes it for good.
+func (m *Membership) SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (*registry.Member, uint64, error) {
+	if state == registry.Removed {
+		others := slices.ContainsFunc(m.o.Roster.Members(), func(o registry.Member) bool { return o.StackID != stackID && o.State == registry.Active })
+		if !others {
+			return nil, 0, fault.New(fault.Conflict, "Node %s is the last active member; to be rid of the cluster, stop it and remove its data directory.", stackID)
+		}
+	}
+	row, index, err := m.o.Commands.SetState.Do(ctx, m.o.Store, "", registry.StateChange{StackID: stackID, State: state, By: actor(by)})
+	return &row, index, err
+}
