@@ -328,8 +328,8 @@ func (c *call) outHeaders() {
 	if c.auth != nil {
 		h.Set("X-Tenant-Id", c.auth.TenantID)
 	}
-	if c.stale {
-		h.Set("X-AgentOS-Stale", "true")
+	if c.stale || c.r.Method == http.MethodGet && c.s.o.Store.Status().Leader == "" {
+		h.Set("X-AgentOS-Stale", "true") // without a leader nobody can say that this copy is the newest
 	}
 }
 
