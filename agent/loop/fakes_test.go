@@ -173,9 +173,14 @@ func (h *house) Append(_ context.Context, a run.Append) (uint64, error) {
 	}
 	if a.Reserve != nil {
 		rec.held[a.Reserve.ID] = true
+		reserved := *a.Reserve
+		rec.work.Reserved = &reserved
 	}
 	for _, s := range a.Settle {
 		rec.settled[s.ReservationID]++
+		if rec.work.Reserved != nil && rec.work.Reserved.ID == s.ReservationID {
+			rec.work.Reserved = nil
+		}
 	}
 	for _, d := range a.Events {
 		if !h.bare && (!json.Valid(d.Payload) || strings.ContainsAny(string(d.Payload), "\r\n")) {

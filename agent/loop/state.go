@@ -129,8 +129,14 @@ func (s *State) Fold(sequence uint64, e *Entry) {
 	s.fold(e)
 }
 
-// Resume tells s that the journal has been read to its end, and that what is open there was begun by another worker.
-func (s *State) Resume() { s.inherited = s.asked != nil || s.called != nil }
+// Resume tells s that the journal has been read to its end, and that what is open there was begun by another worker, who
+// left reserved held back; nil is nothing.
+func (s *State) Resume(reserved *quota.Reservation) {
+	s.inherited = s.asked != nil || s.called != nil
+	if s.asked != nil && reserved != nil {
+		s.reservation = *reserved
+	}
+}
 
 // Last is the sequence of the last event of the journal that s has seen.
 func (s *State) Last() uint64 { return s.last }

@@ -227,9 +227,7 @@ func (s *State) finish(now time.Time, t event.Type, body Body, failure *Failure)
 		s.toolDone(now, StatusError, &ToolCompleted{Error: unknownOutcome("The run ended before it was known.")})
 	}
 	if s.asked != nil {
-		s.fact(s.entry(now, event.ModelCompleted, &ModelCompleted{
-			ModelRef: s.asked.ModelRef, Status: StatusError, Error: lostWorker(), Lost: true,
-		}))
+		s.fact(s.entry(now, event.ModelCompleted, s.lostAnswer()))
 	}
 	if s.step.id != "" {
 		s.closeStep(now, StatusError)

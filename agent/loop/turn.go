@@ -141,9 +141,21 @@ func (s *State) pause(floor time.Duration) time.Duration {
 	return max(jittered, floor).Round(time.Millisecond)
 }
 
-// abandonModel gives up a model call of a lost worker. What it spent is booked when its reservation expires.
-func (s *State) abandonModel(now time.Time) {
+// lostAnswer is the answer of a model to somebody who is gone. What the call spent is unknown, so all that was held back for
+// it is booked, here and in the tenant's books.
+func (s *State) lostAnswer() *ModelCompleted {
 	body := &ModelCompleted{ModelRef: s.asked.ModelRef, Status: StatusError, Error: lostWorker(), Lost: true}
+	if r := s.reservation; r.ID != "" {
+		body.Usage = model.Usage{OutputTokens: r.Tokens, TotalTokens: r.Tokens, CostNUSD: r.CostNUSD, Estimated: true}
+		s.settle = append(s.settle, quota.Settlement{ReservationID: r.ID, Lost: true})
+	}
+	s.reservation = quota.Reservation{}
+	return body
+}
+
+// abandonModel gives up a model call of a lost worker.
+func (s *State) abandonModel(now time.Time) {
+	body := s.lostAnswer()
 	if s.lost+1 < maxLost {
 		body.RetryInMS = new(int64)
 	}

@@ -189,7 +189,7 @@ func (w *worker) begin() (Effect, error) {
 	if err := w.fold(); err != nil {
 		planErr = err
 	}
-	w.state.Resume()
+	w.state.Resume(w.work.Reserved)
 	if planErr != nil {
 		w.log().Warn("run can't be run", zap.Error(planErr))
 		return w.state.Step(w.input(Input{Happened: Broke, Err: planErr})), nil

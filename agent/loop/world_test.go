@@ -33,7 +33,9 @@ type world struct {
 	ran     map[string]int // by call id: how often the tool ran
 	booked  map[string]int // by reservation id: how often it was settled
 	held    map[string]bool
-	waits   []time.Duration
+	// reserved is what the store holds back for the call that is open.
+	reserved *quota.Reservation
+	waits    []time.Duration
 	// die ends the worker's life at a point; nil lets it live.
 	die func(point string) bool
 	// refuse refuses an append.
@@ -130,7 +132,7 @@ func (w *world) live(epoch uint64) (loop.Effect, error) {
 	plan.Epoch = epoch
 	s := loop.NewState(&plan)
 	w.fold(s)
-	s.Resume()
+	s.Resume(w.reserved)
 	in := loop.Input{Happened: loop.Began, Now: w.now}
 	var request *model.ChatRequest
 	for range 10_000 {
@@ -199,9 +201,14 @@ func (w *world) take(s *loop.State, effect *loop.Effect, in *loop.Input) {
 	w.appends = append(w.appends, types)
 	if effect.Reserve != nil {
 		w.held[effect.Reserve.ID] = true
+		reserved := *effect.Reserve
+		w.reserved = &reserved
 	}
 	for _, settled := range effect.Settle {
 		w.booked[settled.ReservationID]++
+		if w.reserved != nil && w.reserved.ID == settled.ReservationID {
+			w.reserved = nil
+		}
 	}
 	in.Happened, in.Last = loop.Journaled, uint64(len(w.journal))
 }
@@ -319,6 +326,11 @@ func (w *world) whole() {
 	}
 	if len(open) > 0 {
 		w.tb.Errorf("left open: %v", open)
+	}
+	for reservation := range w.held {
+		if w.booked[reservation] != 1 {
+			w.tb.Errorf("reservation %s was settled %d times", reservation, w.booked[reservation])
+		}
 	}
 	if w.tb.Failed() {
 		for i := range w.journal {

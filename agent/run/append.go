@@ -102,7 +102,7 @@ func (c *Commands) evalAppend(tx storage.Tx, a Append) (last uint64, err error) 
 			return 0, err
 		}
 	}
-	if err := c.ride(tx, &a); err != nil {
+	if err := c.ride(tx, st, &a); err != nil {
 		return 0, err
 	}
 	if st.Status.Final() {
@@ -138,10 +138,13 @@ func appended(r storage.Reader, a *Append, st *state) (last uint64, err error) {
 }
 
 // ride does what is to happen if, and only if, the events are appended.
-func (c *Commands) ride(tx storage.Tx, a *Append) error {
+func (c *Commands) ride(tx storage.Tx, st *state, a *Append) error {
 	for _, s := range a.Settle {
 		if err := quota.Settle(tx, a.TenantID, s); err != nil {
 			return err
+		}
+		if s.ReservationID == st.Reserved {
+			st.Reserved = ""
 		}
 	}
 	if !a.ToolCall && a.Reserve == nil {
@@ -156,10 +159,24 @@ func (c *Commands) ride(tx storage.Tx, a *Append) error {
 			return err
 		}
 	}
-	if a.Reserve != nil {
-		return quota.Reserve(tx, tenant, *a.Reserve)
+	if a.Reserve == nil {
+		return nil
 	}
-	return nil
+	if err := st.forfeit(tx); err != nil {
+		return err
+	}
+	st.Reserved = a.Reserve.ID
+	return quota.Reserve(tx, tenant, *a.Reserve)
+}
+
+// forfeit books what is still held back for a model call that will not be answered any more. st is not saved.
+func (st *state) forfeit(tx storage.Tx) error {
+	if st.Reserved == "" {
+		return nil
+	}
+	lost := quota.Settlement{ReservationID: st.Reserved, Lost: true}
+	st.Reserved = ""
+	return quota.Settle(tx, st.tenantID, lost)
 }
 
 type settleArgs struct {

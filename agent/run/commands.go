@@ -107,8 +107,12 @@ func fill(tx storage.Tx, s *queue.Session, limit int) (int, error) {
 }
 
 // finish does all that comes with a run's final event, which has just been appended: its slot, its place in the queue, its
-// lease and its deadline go, and the worker that is free now gets the next run that waits. st is not saved.
+// lease, its deadline and what is held back for it go, and the worker that is free now gets the next run that waits. st is
+// not saved.
 func finish(tx storage.Tx, st *state) error {
+	if err := st.forfeit(tx); err != nil {
+		return err
+	}
 	if err := quota.ReleaseRun(tx, st.tenantID); err != nil {
 		return err
 	}

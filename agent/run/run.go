@@ -146,6 +146,8 @@ type Work struct {
 	CreatedAt     time.Time        `json:"created_at"`
 	Deadline      time.Time        `json:"deadline"`
 	Journal       []event.Envelope `json:"journal"` // whole, in order
+	// Reserved is what is held back for the model call that the journal leaves open; nil when nothing is.
+	Reserved *quota.Reservation `json:"reserved"`
 }
 
 // Append is one addition to a journal, all or nothing.

@@ -266,6 +266,11 @@ func (s *Service) Load(ctx context.Context, l Lease) (*Work, error) {
 		w.AgentID, w.Auth, w.Auth.HomeTenantID = rec.AgentID, rec.Auth, rec.HomeTenantID
 		w.Traceparent, w.CorrelationID = rec.Traceparent, rec.CorrelationID
 		w.CreatedAt, w.Deadline = timeOf(rec.CreatedMS), timeOf(rec.DeadlineMS)
+		if st.Reserved != "" {
+			if w.Reserved, err = quota.Held(r, k.tenantID, st.Reserved); err != nil {
+				return err
+			}
+		}
 		w.Journal, err = readJournal(r, k, st.Sequence)
 		return err
 	})

@@ -22,6 +22,8 @@ type state struct {
 	Place   string // where it waits in the queue, or ""
 	// CancelBy is who asked for the cancel that is pending.
 	CancelBy string
+	// Reserved names the reservation of the model call that is open, or "".
+	Reserved string
 	// Barren counts leases since an effect was last completed: attempts that came to nothing.
 	Barren int
 	// WatchMS is where the run stands among the deadlines.
@@ -55,7 +57,7 @@ func (st *state) encode() []byte {
 	b := field.Uint(make([]byte, 0, 320), statusNumber(st.Status))
 	b = field.Uint(b, st.Sequence)
 	b = field.Uint(b, st.Epoch)
-	for _, s := range [...]string{st.Session, st.StackID, st.Place, st.CancelBy, st.AgentID, st.Traceparent, st.Region} {
+	for _, s := range [...]string{st.Session, st.StackID, st.Place, st.CancelBy, st.Reserved, st.AgentID, st.Traceparent, st.Region} {
 		b = field.String(b, s)
 	}
 	for _, n := range [...]int64{
@@ -76,7 +78,7 @@ func decodeState(k keys, raw []byte) (*state, error) {
 		st.Status = statuses[n]
 	}
 	st.Sequence, st.Epoch = in.Uint(), in.Uint()
-	for _, s := range [...]*string{&st.Session, &st.StackID, &st.Place, &st.CancelBy, &st.AgentID, &st.Traceparent, &st.Region} {
+	for _, s := range [...]*string{&st.Session, &st.StackID, &st.Place, &st.CancelBy, &st.Reserved, &st.AgentID, &st.Traceparent, &st.Region} {
 		*s = in.String()
 	}
 	st.Summary = Summary{Steps: int(in.Int()), ToolCalls: int(in.Int()), ModelCalls: int(in.Int())}

@@ -91,6 +91,8 @@ type Usage struct {
 type Settlement struct {
 	ReservationID string `json:"reservation_id"`
 	Usage         *Usage `json:"usage"`
+	// Lost says that who made the call is gone, and what it spent with it: then all that was held back is booked.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // Settle books s.Usage and ends the reservation, whoever made it and whatever became of its run. Settling an id twice, or
@@ -104,6 +106,9 @@ func Settle(tx storage.Tx, tenantID string, s Settlement) error {
 	h, ok, err := readHeld(tx, tenantID, s.ReservationID)
 	if err != nil || !ok {
 		return err // ended before: settled, or expired
+	}
+	if s.Lost {
+		return end(tx, tenantID, h, h.whole("lost"))
 	}
 	return end(tx, tenantID, h, s.Usage)
 }

@@ -76,6 +76,23 @@ func (h *held) parse(b []byte) error {
 	return nil
 }
 
+// whole is what a call is taken to have spent when nobody knows: all that was held back for it.
+func (h *held) whole(operation string) *Usage {
+	return &Usage{
+		PrincipalID: h.PrincipalID, AgentID: h.AgentID, Model: h.Model, Operation: operation,
+		Requests: 1, OutputTokens: h.Tokens, CostNUSD: h.CostNUSD, Estimated: true,
+	}
+}
+
+// Held returns a reservation that has not ended, or nil.
+func Held(r storage.Reader, tenantID, reservationID string) (*Reservation, error) {
+	h, ok, err := readHeld(r, tenantID, reservationID)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &h.Reservation, nil
+}
+
 // Expire ends reservations whose time has passed, as if all of them had been spent, at most limit of them. It returns how
 // many. It is the evaluation of a leader's duty: nobody knows what became of those calls, and a budget must not be passed.
 func Expire(tx storage.Tx, limit int) (int, error) {
@@ -92,11 +109,7 @@ func Expire(tx storage.Tx, limit int) (int, error) {
 		if !ok {
 			continue
 		}
-		lost := &Usage{
-			PrincipalID: h.PrincipalID, AgentID: h.AgentID, Model: h.Model, Operation: "expired",
-			Requests: 1, OutputTokens: h.Tokens, CostNUSD: h.CostNUSD, Estimated: true,
-		}
-		if err := end(tx, d.TenantID, h, lost); err != nil {
+		if err := end(tx, d.TenantID, h, h.whole("expired")); err != nil {
 			return 0, err
 		}
 	}
