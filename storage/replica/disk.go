@@ -51,7 +51,7 @@ func (d *disk) watch(stop <-chan struct{}) {
 	}
 }
 
-// check compares the free space with the floors.
+// check compares the free space with the floors. The ticks are for what lifts; before each write it's looked at anew.
 func (d *disk) check() {
 	d.unchecked.Store(0)
 	use, err := d.FS.GetDiskUsage(d.dir)

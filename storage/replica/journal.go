@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -43,12 +44,7 @@ func (d directory) checkJournals(dir string) error {
 	if err != nil {
 		return err
 	}
-	marker := ""
 	for _, name := range names {
-		if rest, ok := strings.CutPrefix(name, "marker.manifest."); ok {
-			marker = max(marker, rest) // a number of fixed length, and the manifest's name
-			continue
-		}
 		base, isLog := strings.CutSuffix(name, ".log")
 		number, err := strconv.ParseUint(base, 10, 64)
 		if !isLog || err != nil {
@@ -58,10 +54,34 @@ func (d directory) checkJournals(dir string) error {
 			return err
 		}
 	}
-	if _, name, ok := strings.Cut(marker, "."); ok {
+	if name := manifestOf(names); name != "" {
 		return d.checkJournal(dir, name, manifest)
 	}
 	return nil
+}
+
+// manifestOf finds which manifest is the current one among an engine's files.
+func manifestOf(names []string) string {
+	marker := ""
+	for _, name := range names {
+		if rest, ok := strings.CutPrefix(name, "marker.manifest."); ok {
+			marker = max(marker, rest) // a number of fixed length, and the manifest's name
+		}
+	}
+	_, name, _ := strings.Cut(marker, ".")
+	return name
+}
+
+// unopened says what's wrong with the engine in dir that could not be opened; an engine's own words say which file, but for
+// one case: when the manifest's last note can't be read, which looks like the end of the manifest, the tables that the note
+// before still names are gone.
+func (d directory) unopened(what, dir string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		if names, listErr := d.fs.List(dir); listErr == nil {
+			return fmt.Errorf("%w: %s: %s names tables that are not there; either they or its end are lost: %w", ErrDamaged, what, manifestOf(names), err)
+		}
+	}
+	return damaged(what, err)
 }
 
 func (d directory) checkJournal(dir, name string, j journal) error {

@@ -90,7 +90,7 @@ func (s *Store) openLog() error {
 	}
 	db, err := pebble.Open(s.dir.log(), s.engine("log"))
 	if err != nil {
-		return damaged("the log", err)
+		return s.dir.unopened("the log", s.dir.log(), err)
 	}
 	s.logDB = db
 	if s.logs, err = openLog(db, s.die); err != nil {
@@ -103,7 +103,10 @@ func (s *Store) openLog() error {
 		}
 		return 0
 	}
-	s.logs.full = s.disk.lowest.Load
+	s.logs.full = func() bool {
+		s.disk.check()
+		return s.disk.lowest.Load()
+	}
 	return nil
 }
 
@@ -141,7 +144,7 @@ func (s *Store) reopen() error {
 	po.ErrorIfNotExists = true
 	db, err := pebble.Open(path, po)
 	if err != nil {
-		return damaged("the state", err)
+		return s.dir.unopened("the state", path, err)
 	}
 	s.cur = newState(db, path)
 	if err := checkIdentity(db, s.o.ClusterID); err != nil {

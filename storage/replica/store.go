@@ -86,8 +86,8 @@ func Open(o Options) (*Store, error) {
 	s.dir = directory{fs: s.disk, root: o.Dir}
 	s.fsm = &machine{s: s}
 	err = s.open()
-	if sick := s.sick.Load(); err == nil && sick != nil {
-		err = *sick
+	if sick := s.sick.Load(); sick != nil { // it names the place, where err may only tell what came of it
+		err = errors.Join(*sick, err)
 	}
 	if err != nil {
 		s.discard()

@@ -191,6 +191,8 @@ func (r *reign) group() error {
 	if st == nil {
 		return storage.ErrClosed
 	}
+	s.disk.check() // others may fill the disk between two ticks; to look costs nothing beside a sync
+	low := s.disk.low.Load()
 	now := s.o.Now().UTC()
 	changes := storage.NewGroup(&reader{src: st.db}, now)
 	g := &group{base: r.last, own: stamp{r.name, r.last.n + 1}}
@@ -203,6 +205,10 @@ func (r *reign) group() error {
 		n++
 		if a.ctx.Err() != nil { // the asker is gone, or will be
 			a.answer(outcome{again: true})
+			continue
+		}
+		if !a.look && low {
+			a.answer(outcome{err: errDisk()})
 			continue
 		}
 		if !a.look {
