@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -33,14 +34,24 @@ func mustFleet(tb testing.TB, o fleet.Options) *fleet.Fleet {
 	return f
 }
 
+// mustPort finds ports in a row, as a node takes them, that are free and lie below those the kernel gives to others.
 func mustPort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 100 {
+		port, free := 12000+rand.IntN(1800)*fleet.PortStep, 0
+		for ; free < 5; free++ {
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+free)))
+			if err != nil {
+				break
+			}
+			l.Close()
+		}
+		if free == 5 {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port / 10 * 10
+	tb.Fatal("no free ports in a row")
+	return 0
 }
 
 func TestOpen_refusesReportsInsideState(t *testing.T) {

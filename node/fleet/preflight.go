@@ -13,9 +13,6 @@ import (
 	"github.com/nexixai/agentos/node"
 )
 
-// Least free space for a new deployment: the nodes' own floor and room to work in.
-const leastFree = node.Bytes(1 << 30)
-
 // preflight looks at the machine before anything is started.
 func (f *Fleet) preflight(ctx context.Context, r *Report, p *phase) error {
 	nodes := f.plan.nodes()
@@ -32,8 +29,12 @@ func (f *Fleet) preflight(ctx context.Context, r *Report, p *phase) error {
 	if err != nil {
 		return fail("disk", err, "choose another directory: agentos up --state-dir DIR")
 	}
-	if free < leastFree {
-		return fail("disk", fmt.Errorf("%s has %v free, and at least %v are needed", f.o.StateDir, rounded(free), leastFree), "make room, or choose another directory: agentos up --state-dir DIR")
+	least, err := f.leastFree()
+	if err != nil {
+		return fail("settings", err, "correct it, then run agentos up again")
+	}
+	if free < least {
+		return fail("disk", fmt.Errorf("%s has %v free, and at least %v are needed", f.o.StateDir, rounded(free), rounded(least)), "make room, or choose another directory: agentos up --state-dir DIR")
 	}
 	p.step("disk has %v free", rounded(free))
 
@@ -72,6 +73,21 @@ func (f *Fleet) writable() error {
 	}
 	_, err = probe.WriteString("probe\n")
 	return errors.Join(err, probe.Sync(), probe.Close(), os.Remove(probe.Name()))
+}
+
+// leastFree is the space below which a deployment is not begun: the nodes' own floor, below which they refuse work, and
+// half of it again to work in.
+func (f *Fleet) leastFree() (node.Bytes, error) {
+	c, err := node.Load(node.Sources{EnvFile: f.o.Env, Env: func(name string) (string, bool) {
+		if own(name) {
+			return "", false
+		}
+		return os.LookupEnv(name)
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return c.Options.DiskFloor + c.Options.DiskFloor/2, nil
 }
 
 func freeSpace(dir string) (node.Bytes, error) {
