@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -104,20 +105,27 @@ func TestDisk_Full(t *testing.T) {
 	if !harness.Apart(t, suite.Binary(t), 4*time.Minute) {
 		return
 	}
-	d := harness.NewDeployment(t, suite.Binary(t))
-	harness.MountMemory(t, d.StateDir, "1g")
+	size, env := "256m", []string{"AGENTOS_DISK_FLOOR=64MiB"}
+	if full() {
+		size, env = "1g", nil
+	}
+	d := harness.NewDeployment(t, suite.Binary(t), env...)
+	harness.MountMemory(t, d.StateDir, size)
 	d.Up(t)
 	tn := harness.NewTenant(t, d.Admin(t), quotas())
 	done, _ := tn.Complete(t, "before", nil)
 	run := done.Str("run.run_id")
-	waiting := tn.Create(t, "/wait 15s\n/call tool.echo {}\n/say done", nil)
+	waiting := tn.Create(t, "/wait 3s\n/call tool.echo {}\n/say done", nil)
 	ballast := filepath.Join(d.StateDir, "ballast")
 	fill(t, ballast)
 
 	var refusal harness.Answer
 	var acknowledged []string
 	if !harness.Poll(bound, 20*time.Millisecond, func() bool {
-		refusal = tn.Do(t, "POST", "/v1/agents/"+tn.Agent+"/runs", harness.Body("full", nil))
+		var err error
+		if refusal, err = tn.Try(t.Context(), "POST", "/v1/agents/"+tn.Agent+"/runs", harness.Body("full", nil)); err != nil {
+			t.Fatalf("the node is gone: %v; its log ends:\n%s", err, d.Log())
+		}
 		if refusal.Status == 201 {
 			acknowledged = append(acknowledged, refusal.Str("run.run_id"))
 		}
@@ -262,13 +270,21 @@ func TestDisk_FlippedBit(t *testing.T) {
 			p := starter.Launch(t, d.Dir, env, argv)
 			served := startsOrEnds(d, p)
 			name := filepath.Base(path)
-			switch {
-			case served:
+			var err error
+			if served {
 				l2 := &load{tenant: tn, ops: l.ops, puts: l.puts}
-				l2.settle(t)
-				l2.finish(t, known)
-			case !strings.Contains(p.Output()+d.Log(), name):
-				t.Errorf("%s: the node refused to start and did not name %s:\n%s", kind, name, p.Output())
+				if err = l2.trySettle(p.Done()); err == nil {
+					err = l2.tryFinish(known)
+				}
+			}
+			if errors.Is(err, errWrong) {
+				t.Errorf("%s: the node served what it was never given: %v", kind, err)
+			}
+			if !served || err != nil { // it has met the damage, be it before or after it was ready: then it ends, and says so
+				if code := p.Wait(t, bound); code == 0 || !strings.Contains(p.Output(), name) {
+					t.Errorf("%s: the node ended with exit code %d and did not name %s: %v\n%s", kind, code, name, err, p.Output())
+				}
+				t.Logf("%s: found, ready before: %v", kind, served)
 			}
 			p.Signal(t, syscall.SIGKILL)
 			p.Wait(t, bound)

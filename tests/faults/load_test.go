@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -111,24 +112,32 @@ func (l *load) put(ctx context.Context, w, i int) bool {
 	return err == nil
 }
 
+// errWrong is in every error that tells of something other than what was acknowledged; what is not wrong is only missing,
+// because nobody answered.
+var errWrong = errors.New("wrong")
+
 // settle asks again for every create whose answer was lost, under its key, and checks that each key has one run.
 func (l *load) settle(t *testing.T) {
 	t.Helper()
+	if err := l.trySettle(nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// trySettle is settle that gives up when gone is closed, the node having ended.
+func (l *load) trySettle(gone <-chan struct{}) error {
+	var errs []error
 	for _, o := range l.ops {
 		if o.text == "" {
 			continue
 		}
 		want := o.runID
-		var a harness.Answer
-		if !harness.Poll(bound, 20*time.Millisecond, func() bool {
-			var err error
-			a, err = l.ask(context.Background(), o)
-			return err == nil && (a.Status == 200 || a.Status == 201)
-		}) {
-			t.Fatalf("create %s after the restart: %d %s", o.key, a.Status, a.Body)
+		a, err := l.insist(gone, func(ctx context.Context) (harness.Answer, error) { return l.ask(ctx, o) })
+		if err != nil {
+			return errors.Join(append(errs, fmt.Errorf("create %s after the fault: %w", o.key, err))...)
 		}
 		if got := a.Str("run.run_id"); want != "" && (got != want || a.Status != 200) {
-			t.Errorf("key %s named run %s before the fault and names %s after it (status %d)", o.key, want, got, a.Status)
+			errs = append(errs, fmt.Errorf("%w: key %s named run %s before the fault and names %s after it (status %d)", errWrong, o.key, want, got, a.Status))
 		}
 		o.runID = a.Str("run.run_id")
 	}
@@ -136,12 +145,40 @@ func (l *load) settle(t *testing.T) {
 		if !p.acked {
 			continue
 		}
-		a := l.tenant.Want(t, 200, "GET", "/v1/memory/load/"+p.key, nil)
-		if !strings.Contains(string(a.Body), p.value) {
-			t.Errorf("memory %s: %s, want %q", p.key, a.Body, p.value)
+		a, err := l.tenant.Try(context.Background(), "GET", "/v1/memory/load/"+p.key, nil)
+		switch {
+		case err != nil:
+			return errors.Join(append(errs, err)...)
+		case a.Status == 404, a.Status == 200 && !strings.Contains(string(a.Body), p.value):
+			errs = append(errs, fmt.Errorf("%w: memory %s: %s, want %q", errWrong, p.key, a.Body, p.value))
+		case a.Status != 200:
+			errs = append(errs, fmt.Errorf("memory %s: %d %s", p.key, a.Status, a.Body))
 		}
 	}
+	return errors.Join(errs...)
 }
+
+// insist asks until it's answered with 200 or 201.
+func (l *load) insist(gone <-chan struct{}, ask func(context.Context) (harness.Answer, error)) (a harness.Answer, err error) {
+	over := false
+	if harness.Poll(bound, 20*time.Millisecond, func() bool {
+		if a, err = ask(context.Background()); err == nil && (a.Status == 200 || a.Status == 201) {
+			return true
+		}
+		select {
+		case <-gone:
+			over = true
+		default:
+		}
+		return over
+	}) && !over {
+		return a, nil
+	}
+	return a, fmt.Errorf("no answer, the last was %d %s, %w", a.Status, a.Body, errors.Join(err, errGone))
+}
+
+// errGone says that the node did not answer as it should.
+var errGone = errors.New("the node does not answer")
 
 // ended is a finished run, as it was seen once: it must stay so for ever.
 type ended struct {
@@ -154,20 +191,30 @@ type ended struct {
 // finish follows every run to its end and checks its journal; known are the runs that ended earlier.
 func (l *load) finish(t *testing.T, known map[string]ended) {
 	t.Helper()
+	if err := l.tryFinish(known); err != nil {
+		t.Error(err)
+	}
+}
+
+// tryFinish is finish that leaves the verdict to its caller.
+func (l *load) tryFinish(known map[string]ended) error {
 	ids := make(chan string)
 	var mu sync.Mutex
+	var errs []error
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for id := range ids {
 				e, err := end(l.tenant, id)
 				mu.Lock()
-				if err != nil {
-					t.Errorf("run %s: %v", id, err)
-				} else if before, ok := known[id]; ok && before.sum != e.sum {
-					t.Errorf("run %s was final and has another journal now", id)
+				if before, ok := known[id]; err == nil && ok && before.sum != e.sum {
+					err = fmt.Errorf("%w: it was final and has another journal now", errWrong)
 				}
-				known[id] = e
+				if err != nil {
+					errs = append(errs, fmt.Errorf("run %s: %w", id, err))
+				} else {
+					known[id] = e
+				}
 				mu.Unlock()
 			}
 		})
@@ -179,6 +226,7 @@ func (l *load) finish(t *testing.T, known map[string]ended) {
 	}
 	close(ids)
 	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // end follows one run to its final event, checks the journal, and compares the record with it.
@@ -188,7 +236,7 @@ func end(tn *harness.Tenant, id string) (ended, error) {
 		return ended{}, err
 	}
 	if err := harness.CheckJournal(events); err != nil {
-		return ended{}, fmt.Errorf("%w\n%v", err, harness.Types(events))
+		return ended{}, fmt.Errorf("%w: %w\n%v", errWrong, err, harness.Types(events))
 	}
 	e := ended{status: strings.TrimPrefix(events[len(events)-1].Type, "agentos.run.")}
 	h := sha256.New()
@@ -205,14 +253,15 @@ func end(tn *harness.Tenant, id string) (ended, error) {
 	}
 	h.Sum(e.sum[:0])
 	a, err := tn.Try(context.Background(), "GET", "/v1/runs/"+id, nil)
-	if err != nil {
+	switch {
+	case err != nil:
 		return e, err
-	}
-	if got := a.Str("run.status"); got != e.status {
-		return e, fmt.Errorf("the record says %q, the journal %q", got, e.status)
-	}
-	if e.status != "completed" {
-		return e, fmt.Errorf("it ended %s: %s", e.status, events[len(events)-1].Raw)
+	case a.Status >= 500:
+		return e, fmt.Errorf("GET: %d %s", a.Status, a.Body)
+	case a.Str("run.status") != e.status:
+		return e, fmt.Errorf("%w: the record says %q, the journal %q", errWrong, a.Str("run.status"), e.status)
+	case e.status != "completed":
+		return e, fmt.Errorf("%w: it ended %s: %s", errWrong, e.status, events[len(events)-1].Raw)
 	}
 	return e, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -189,7 +190,7 @@ func (d *Deployment) Log() string {
 }
 
 // CommandLine returns argv and environment of the running node, as the kernel has them, so that a suite can start the
-// very same node under other circumstances.
+// very same node again under other circumstances: without --init, then, which a directory that holds a node refuses.
 func (d *Deployment) CommandLine(tb testing.TB) (argv, env []string) {
 	tb.Helper()
 	for name, into := range map[string]*[]string{"cmdline": &argv, "environ": &env} {
@@ -199,6 +200,7 @@ func (d *Deployment) CommandLine(tb testing.TB) (argv, env []string) {
 		}
 		*into = strings.Split(strings.TrimRight(string(text), "\x00"), "\x00")
 	}
+	argv = slices.DeleteFunc(argv, func(arg string) bool { return arg == "--init" })
 	return argv, env
 }
 

@@ -112,7 +112,8 @@ func (c *Client) Journal(tb testing.TB, runID string) []Event {
 	return events
 }
 
-// TryJournal follows a run to its end; the events are not checked. No two frames may be more than bound apart.
+// TryJournal follows a run to its end; the events are not checked. No two frames may be more than bound apart. Beside an
+// error come the events until then.
 func (c *Client) TryJournal(runID string, bound time.Duration) ([]Event, error) {
 	s, err := c.TryFollow(runID, "")
 	if err != nil {
@@ -124,7 +125,8 @@ func (c *Client) TryJournal(runID string, bound time.Duration) ([]Event, error) 
 	}
 	frames, err := s.Rest(bound)
 	if err != nil {
-		return nil, err
+		events, _ := Stored(frames)
+		return events, err
 	}
 	events, err := Stored(frames)
 	if err == nil && s.End() != Whole {

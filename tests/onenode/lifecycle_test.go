@@ -18,7 +18,7 @@ func TestStop_UnderLoad(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))
 	tn := harness.NewTenant(t, d.Admin(t), nil)
-	waiting := tn.Create(t, "/wait 45s\n/call tool.echo {}\n/say done", nil)
+	waiting := tn.Create(t, "/wait 15s\n/call tool.echo {}\n/say done", nil)
 	viewer := tn.Follow(t, waiting, "")
 	awaitEvent(t, tn.Client, waiting, "model.requested")
 
