@@ -2,13 +2,13 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/nexixai/agentos/agent"
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/tenancy"
@@ -66,12 +66,15 @@ func (c *call) listTenants() error {
 	if err != nil {
 		return err
 	}
+	if cursor, err = placeOf(cursor, "", "tenants"); err != nil {
+		return err
+	}
 	tenants, next, index, err := c.s.o.Tenants.ListTenants(c.ctx(), read, cursor, limit)
 	if err != nil {
 		return err
 	}
 	c.index = index
-	return list(c, "tenants", tenants, next)
+	return list(c, "tenants", tenants, cursorAt(next, "", "tenants"))
 }
 
 func (c *call) readTenant() (*tenancy.Tenant, error) {
@@ -102,7 +105,10 @@ func (c *call) updateTenant() error {
 		return err
 	}
 	var body struct {
-		Update *tenancy.TenantUpdate `json:"tenant_update"`
+		Update *struct {
+			tenancy.TenantUpdate
+			TenantID string `json:"tenant_id"`
+		} `json:"tenant_update"`
 	}
 	if err := c.body(&body); err != nil {
 		return err
@@ -110,7 +116,10 @@ func (c *call) updateTenant() error {
 	if body.Update == nil {
 		return fault.Invalid("tenant_update", "The body is {\"tenant_update\": {…}}.")
 	}
-	t, index, err := c.s.o.Tenants.UpdateTenant(c.ctx(), c.actor(), tenantID, *body.Update)
+	if err := c.ownTenant("tenant_update.tenant_id", body.Update.TenantID); err != nil {
+		return err
+	}
+	t, index, err := c.s.o.Tenants.UpdateTenant(c.ctx(), c.actor(), tenantID, body.Update.TenantUpdate)
 	if err != nil {
 		return err
 	}
@@ -186,7 +195,12 @@ func (c *call) listKeys() error {
 		return err
 	}
 	return listSome(c, "keys", func(ctx context.Context, r storage.Read, _, cursor string, limit int) ([]tenancy.Key, string, uint64, error) {
-		return c.s.o.Tenants.ListKeys(ctx, r, tenantID, cursor, limit)
+		after, err := placeOf(cursor, tenantID, "keys")
+		if err != nil {
+			return nil, "", 0, err
+		}
+		keys, next, index, err := c.s.o.Tenants.ListKeys(ctx, r, tenantID, after, limit)
+		return keys, cursorAt(next, tenantID, "keys"), index, err
 	})
 }
 
@@ -267,8 +281,8 @@ func (c *call) listAudit() error {
 	if f.To, err = c.time("to"); err != nil {
 		return err
 	}
-	scope := chain + "\n" + c.query.Get("action") + "\n" + c.query.Get("from") + "\n" + c.query.Get("to") + "\n" + c.query.Get("order")
-	if f.After, err = openCursor(cursor, scope); err != nil {
+	filter := strings.Join([]string{c.query.Get("action"), c.query.Get("from"), c.query.Get("to"), c.query.Get("order")}, "\n")
+	if f.After, err = auditPlace(cursor, chain, filter); err != nil {
 		return err
 	}
 	var records []audit.Record
@@ -288,28 +302,27 @@ func (c *call) listAudit() error {
 	if records == nil {
 		records = []audit.Record{}
 	}
-	return c.reply(http.StatusOK, member{"records", records}, cursorOf(sealCursor(next, scope)), member{"head", head})
-}
-
-// sealCursor binds a place in a list to what the list was asked for.
-func sealCursor(at uint64, scope string) string {
-	if at == 0 {
-		return ""
+	cursor = ""
+	if next != 0 {
+		cursor = agent.Cursor(chain, "audit", filter, strconv.FormatUint(next, 10))
 	}
-	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatUint(at, 10) + "\n" + scope))
+	return c.reply(http.StatusOK, member{"records", records}, cursorOf(cursor), member{"head", head})
 }
 
-func openCursor(cursor, scope string) (uint64, error) {
+// auditPlace is where a page of a chain begins.
+func auditPlace(cursor, chain, filter string) (uint64, error) {
 	if cursor == "" {
 		return 0, nil
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(cursor)
-	place, rest, ok := strings.Cut(string(raw), "\n")
-	at, errAt := strconv.ParseUint(place, 10, 64)
-	if err != nil || errAt != nil || !ok || rest != scope {
-		return 0, fault.Invalid("cursor", "This cursor belongs to another list; begin without one.")
+	place, err := agent.Position(cursor, chain, "audit", filter)
+	if err != nil {
+		return 0, err
 	}
-	return at, nil
+	after, err := strconv.ParseUint(place, 10, 64)
+	if err != nil {
+		return 0, fault.Invalid("cursor", "The cursor doesn't belong to this list; begin anew without it.")
+	}
+	return after, nil
 }
 
 // time reads an RFC 3339 time of the query; the zero time when it's left out.

@@ -1,13 +1,9 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,9 +12,9 @@ import (
 
 	"github.com/julienschmidt/httprouter"
 
+	"github.com/nexixai/agentos/agent"
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
-	"github.com/nexixai/agentos/internal/strictjson"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/tenancy"
 )
@@ -44,7 +40,9 @@ type call struct {
 	// hijacked is set when the connection was taken over: nothing is written through w any more.
 	hijacked bool
 	status   int
+	path     string // without StackBPrefix: the two names of a call are one
 	key      string // the idempotency key of the header
+	held     int64  // what the body takes of the node's room for large bodies
 	start    time.Time
 }
 
@@ -78,10 +76,30 @@ func (c *call) read() (storage.Read, error) {
 		if err != nil {
 			return r, fault.Invalid("X-AgentOS-Index", "X-AgentOS-Index is a whole number.")
 		}
+		if err := c.await(n); err != nil {
+			return r, err
+		}
 		r.MinIndex = n
 	}
 	c.stale = r.Consistency == storage.Stale
 	return r, nil
+}
+
+// indexWait is how long a state that this node's copy has not reached is waited for.
+const indexWait = 5 * time.Second
+
+// await returns when this node's copy has reached index. What a caller demands may never come to be.
+func (c *call) await(index uint64) error {
+	if c.s.o.Store.Status().Applied >= index {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.ctx(), indexWait)
+	defer cancel()
+	err := c.s.o.Store.View(ctx, storage.Read{MinIndex: index}, func(storage.Snapshot) error { return nil })
+	if err != nil && ctx.Err() != nil {
+		return fault.New(fault.Timeout, "This node has not reached the index %d in time; leave X-AgentOS-Index out, or ask again later.", index).With("field", "X-AgentOS-Index").Because(err)
+	}
+	return err
 }
 
 // page reads limit and cursor. A limit of 0 asks the room for its default.
@@ -100,169 +118,9 @@ func (c *call) page() (cursor string, limit int, err error) {
 func (c *call) actor() tenancy.Actor {
 	a := tenancy.Actor{Auth: c.auth, CorrelationID: c.correlationID}
 	if c.key != "" && c.r.Method == http.MethodPost {
-		a.Idem = &tenancy.Idempotency{Operation: c.r.Method + " " + c.r.URL.Path, Key: c.key}
+		a.Idem = &tenancy.Idempotency{Operation: c.r.Method + " " + c.path, Key: c.key}
 	}
 	return a
-}
-
-// body reads and decodes the request into v, which must be a pointer. The body has to be an object.
-func (c *call) body(v any) error {
-	raw, err := c.rawBody()
-	if err != nil {
-		return err
-	}
-	return c.decode(raw, v)
-}
-
-// decode reads raw into v, and takes the members that any body may carry beside its noun.
-func (c *call) decode(raw []byte, v any) error {
-	var e envelope
-	if text := bytes.TrimLeft(raw, " \t\r\n"); len(text) == 0 || text[0] != '{' {
-		return fault.Invalid("body", "The body is not a JSON object; send one.")
-	}
-	if err := strictjson.Visit(raw, v, e.take); err != nil {
-		return err
-	}
-	return c.common(&e)
-}
-
-// rawBody reads the whole body within the route's bound.
-func (c *call) rawBody() ([]byte, error) {
-	limit := c.route.MaxBody
-	if limit == 0 {
-		limit = defaultBody
-	}
-	if kind := c.r.Header.Get("Content-Type"); kind != "" {
-		media, _, err := mime.ParseMediaType(kind)
-		if err != nil || media != "application/json" && !strings.HasSuffix(media, "+json") {
-			return nil, fault.New(fault.UnsupportedMediaType, "The body is %.64q; send application/json.", kind)
-		}
-	}
-	if c.r.ContentLength > limit {
-		return nil, c.tooLarge(limit)
-	}
-	buf, err := readAll(http.MaxBytesReader(c.w, c.r.Body, limit), c.r.ContentLength)
-	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return nil, c.tooLarge(limit)
-	}
-	if err != nil {
-		return nil, fault.Invalid("body", "The body broke off.").Because(err)
-	}
-	if len(buf) == 0 {
-		return nil, fault.Invalid("body", "The body is empty; send a JSON object.")
-	}
-	return buf, nil
-}
-
-// readAll reads r to its end. Memory is taken as bytes come, whatever length was announced, and in pieces that are joined
-// once: a buffer that grew by copying would hold a long body twice over, and leave its outgrown halves behind.
-func readAll(r io.Reader, announced int64) ([]byte, error) {
-	const least, most = 512, 1 << 20
-	size := least
-	if announced > least {
-		size = int(min(announced+1, 64<<10)) // one more, so that the end is seen without growing
-	}
-	var whole [][]byte
-	piece := make([]byte, 0, size)
-	for {
-		if len(piece) == cap(piece) {
-			whole = append(whole, piece)
-			piece = make([]byte, 0, min(2*cap(piece), most))
-		}
-		n, err := r.Read(piece[len(piece):cap(piece)])
-		piece = piece[:len(piece)+n]
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if whole == nil {
-		return piece, nil
-	}
-	return bytes.Join(append(whole, piece), nil), nil
-}
-
-func (c *call) tooLarge(limit int64) error {
-	c.w.Header().Set("Connection", "close")
-	return fault.New(fault.PayloadTooLarge, "The body is larger than the %d bytes this call takes.", limit).With("limit", limit)
-}
-
-// envelope are the members that any body may carry beside its noun, as they stand in the text.
-type envelope struct{ auth, correlationID, traceparent []byte }
-
-func (e *envelope) take(name, raw []byte) {
-	switch string(name) {
-	case "auth":
-		e.auth = raw
-	case "correlation_id":
-		e.correlationID = raw
-	case "traceparent":
-		e.traceparent = raw
-	}
-}
-
-// text is a member that is a string, and "" for anything else: it is no more than a wish.
-func text(raw []byte) (s string) {
-	if len(raw) == 0 || json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
-}
-
-// claimed is what a body says of its sender. It never gives a right; it may only agree.
-type claimed struct {
-	TenantID  *string `json:"tenant_id"`
-	Principal *struct {
-		ID *string `json:"principal_id"`
-	} `json:"principal"`
-	Scopes []tenancy.Scope `json:"scopes"`
-}
-
-// common takes the members that any body may carry.
-func (c *call) common(e *envelope) error {
-	if id := text(e.correlationID); !c.chosen && wellFormed(id) {
-		c.correlationID = id
-	}
-	if trace := text(e.traceparent); trace != "" && c.r.Header.Get("traceparent") == "" {
-		c.traceparent = nextTraceparent(trace)
-	}
-	if e.auth == nil {
-		return nil
-	}
-	var a *claimed
-	if err := strictjson.Decode(e.auth, &a); err != nil {
-		return strictjson.Within("auth", err)
-	}
-	return c.agrees(a)
-}
-
-// agrees refuses a body's auth that differs from the verified one.
-func (c *call) agrees(a *claimed) error {
-	if a == nil || c.auth == nil {
-		return nil
-	}
-	if a.TenantID != nil && *a.TenantID != c.auth.TenantID {
-		return fault.New(fault.Forbidden, "The body's auth.tenant_id is not the tenant of the credential.").With("field", "auth.tenant_id")
-	}
-	if a.Principal != nil && a.Principal.ID != nil && *a.Principal.ID != c.auth.Principal.ID {
-		return fault.New(fault.Forbidden, "The body's auth.principal is not the principal of the credential.").With("field", "auth.principal.principal_id")
-	}
-	for _, s := range a.Scopes {
-		if !c.auth.Has(s) {
-			return fault.New(fault.Forbidden, "The body's auth.scopes name %q, which the credential does not have.", s).With("field", "auth.scopes")
-		}
-	}
-	return nil
-}
-
-// ownTenant refuses another tenant's id in an object's read-only field.
-func (c *call) ownTenant(field, tenantID string) error {
-	if tenantID != "" && tenantID != c.auth.TenantID {
-		return fault.New(fault.Forbidden, "%s is another tenant than the credential's.", field).With("field", field)
-	}
-	return nil
 }
 
 // member is one named part of an answer.
@@ -356,6 +214,22 @@ func cursorOf(next string) member {
 		return member{"next_cursor", nil}
 	}
 	return member{"next_cursor", next}
+}
+
+// cursorAt is the cursor of a list that goes on after a name; "" at the end.
+func cursorAt(name, tenantID, list string) string {
+	if name == "" {
+		return ""
+	}
+	return agent.Cursor(tenantID, list, "", name)
+}
+
+// placeOf is the name after which a list goes on.
+func placeOf(cursor, tenantID, list string) (string, error) {
+	if cursor == "" {
+		return "", nil
+	}
+	return agent.Position(cursor, tenantID, list, "")
 }
 
 // list answers with a list and its cursor; a nil list is an empty one.

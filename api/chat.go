@@ -29,6 +29,14 @@ func (c *call) marks(r model.RouteTaken, o model.PolicyOutcome) {
 	c.w.Header().Set("X-AgentOS-Policy", o.Decision)
 }
 
+// billOnce takes the idempotency key for the request id of a call that has none. An answer of a model is not kept and not
+// replayed, but the same request under the same id is billed once.
+func (c *call) billOnce(requestID *string) {
+	if *requestID == "" {
+		*requestID = c.key
+	}
+}
+
 func (c *call) chatCompletions() error {
 	raw, err := c.dialectBody()
 	if err != nil {
@@ -42,6 +50,7 @@ func (c *call) chatCompletions() error {
 	if err != nil {
 		return err
 	}
+	c.billOnce(&chat.Request().RequestID)
 	mark := c.answerMark("chatcmpl-")
 	if chat.Streams() {
 		return c.streamChat(chat, caller, mark)
@@ -59,12 +68,7 @@ func (c *call) chatCompletions() error {
 func (c *call) streamChat(chat OpenAIChat, caller model.Caller, mark OpenAIAnswer) error {
 	rc := http.NewResponseController(c.w)
 	begin := func() error {
-		c.outHeaders()
-		h := c.w.Header()
-		h.Set("Content-Type", "text/event-stream")
-		h.Set("Cache-Control", "no-cache, no-transform")
-		h.Set("X-Accel-Buffering", "no")
-		c.wrote, c.status = true, http.StatusOK
+		c.streamHeaders()
 		c.w.WriteHeader(http.StatusOK)
 		_, err := c.w.Write(chat.First(mark))
 		return err
@@ -121,6 +125,7 @@ func (c *call) embeddings() error {
 	if err != nil {
 		return err
 	}
+	c.billOnce(&embed.Request().RequestID)
 	r, err := c.s.o.Models.Embed(c.ctx(), caller, embed.Request())
 	if err != nil {
 		return err

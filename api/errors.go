@@ -49,6 +49,7 @@ type problem struct {
 	Code          fault.Code     `json:"code"`
 	Retryable     bool           `json:"retryable"`
 	Details       map[string]any `json:"details"`
+	TenantID      string         `json:"tenant_id,omitempty"`
 	CorrelationID string         `json:"correlation_id"`
 }
 
@@ -100,18 +101,22 @@ func (c *call) writeError(err error) int {
 		h.Set("WWW-Authenticate", `Bearer realm="agentos"`)
 	}
 	c.outHeaders()
+	tenantID := ""
+	if c.auth != nil {
+		tenantID = c.auth.TenantID
+	}
 	var out []byte
 	if acceptsProblem(c.r.Header.Values("Accept")) {
 		h.Set("Content-Type", "application/problem+json")
 		out, _ = json.Marshal(problem{
 			Type: "about:blank", Title: string(b.Code), Status: status, Detail: b.Message, Code: b.Code,
-			Retryable: b.Retryable, Details: b.Details, CorrelationID: c.correlationID,
+			Retryable: b.Retryable, Details: b.Details, TenantID: tenantID, CorrelationID: c.correlationID,
 		})
 	} else {
 		h.Set("Content-Type", "application/json")
 		body := map[string]any{"error": b, "correlation_id": c.correlationID}
-		if c.auth != nil {
-			body["tenant_id"] = c.auth.TenantID
+		if tenantID != "" {
+			body["tenant_id"] = tenantID
 		}
 		out, _ = json.Marshal(body)
 	}

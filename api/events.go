@@ -31,6 +31,10 @@ func (c *call) runEvents() error {
 		cursor.Close()
 		return c.noContent()
 	}
+	if c.r.Method == http.MethodHead {
+		cursor.Close()
+		return c.streamHead()
+	}
 	return c.stream(cursor)
 }
 
@@ -72,12 +76,7 @@ func (c *call) stream(cursor *event.Cursor) error {
 		cursor.Close()
 		return err
 	}
-	c.outHeaders()
-	h := c.w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-cache, no-transform")
-	h.Set("X-Accel-Buffering", "no")
-	c.wrote, c.status = true, http.StatusOK
+	c.streamHeaders()
 	if first.Final {
 		cursor.Close()
 		c.w.WriteHeader(http.StatusOK)
@@ -92,7 +91,7 @@ func (c *call) stream(cursor *event.Cursor) error {
 		return err
 	}
 	st := &eventStream{s: c.s, cursor: cursor, source: c.source(), secret: secret, auth: c.auth, first: first}
-	if c.r.ProtoMajor == 1 && c.r.ProtoMinor == 1 && c.r.TLS == nil && c.r.Method == http.MethodGet {
+	if c.r.ProtoMajor == 1 && c.r.ProtoMinor == 1 && c.r.TLS == nil {
 		if hj, ok := c.w.(http.Hijacker); ok {
 			return c.takeOver(hj, st)
 		}
@@ -106,6 +105,23 @@ func (c *call) stream(cursor *event.Cursor) error {
 	defer end()
 	c.w.WriteHeader(http.StatusOK)
 	st.run(ctx, &handlerSink{w: c.w, rc: http.NewResponseController(c.w)})
+	return nil
+}
+
+// streamHeaders sets what a stream's head says.
+func (c *call) streamHeaders() {
+	c.outHeaders()
+	h := c.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-cache, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	c.wrote, c.status = true, http.StatusOK
+}
+
+// streamHead answers HEAD: what a stream would begin with, and nothing of it.
+func (c *call) streamHead() error {
+	c.streamHeaders()
+	c.w.WriteHeader(http.StatusOK)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 
 	"github.com/nexixai/agentos/internal/fault"
@@ -119,11 +120,12 @@ func (c *call) invocation() (*invocation, error) {
 	switch {
 	case v.Request == nil:
 		return nil, fault.Invalid("request", "The body is {\"request\": {…}}.")
-	case v.Request.Operation != "chat" && v.Request.Operation != "embed":
+	case v.Request.Operation != model.OpChat && v.Request.Operation != model.OpEmbed:
 		return nil, fault.Invalid("request.operation", "request.operation is chat or embed.")
 	case v.Request.Input == nil:
 		return nil, fault.Invalid("request.input", "request.input is missing.")
 	}
+	c.billOnce(&v.Request.RequestID)
 	return &v, nil
 }
 
@@ -151,6 +153,33 @@ type invoked struct {
 	Route         model.RouteTaken    `json:"route"`
 }
 
+// inEnvelope gives an error of the gateway the path that its field has in the envelope.
+func inEnvelope(err error) error {
+	if err == nil {
+		return nil
+	}
+	f := fault.Of(err)
+	field, _ := f.Details["field"].(string)
+	switch field {
+	case "messages", "tools", "tool_choice":
+		field = "request.input." + field
+	case "temperature", "top_p", "max_output_tokens":
+		field = "request.generation." + field
+	case "requirements.max_latency_ms", "requirements.max_cost_usd", "requirements.min_context_tokens":
+		field = "request." + field
+	case "input":
+		field = "request.input.texts"
+	case "model":
+		field = "request.model_ref"
+	default:
+		return err
+	}
+	moved := *f
+	moved.Details = maps.Clone(f.Details)
+	moved.Details["field"] = field
+	return &moved
+}
+
 func (c *call) invokeModel() error {
 	v, err := c.invocation()
 	if err != nil {
@@ -161,13 +190,13 @@ func (c *call) invokeModel() error {
 		return err
 	}
 	var out invoked
-	if v.Request.Operation == "embed" {
+	if v.Request.Operation == model.OpEmbed {
 		out, err = c.invokeEmbed(v, caller)
 	} else {
 		out, err = c.invokeChat(v, caller)
 	}
 	if err != nil {
-		return err
+		return inEnvelope(err)
 	}
 	return c.reply(http.StatusOK, member{"response", out}, member{"traceparent", c.traceparent})
 }
@@ -193,15 +222,26 @@ func (c *call) invokeChat(v *invocation, caller model.Caller) (invoked, error) {
 	}, nil
 }
 
-func (c *call) invokeEmbed(v *invocation, caller model.Caller) (invoked, error) {
+// embed turns the envelope into an embedding request.
+func (v *invocation) embed() (req *model.EmbedRequest, encoding string, err error) {
 	var in embedInput
 	if err := strictjson.Decode(v.Request.Input, &in); err != nil {
-		return invoked{}, strictjson.Within("request.input", err)
+		return nil, "", strictjson.Within("request.input", err)
 	}
-	if in.EncodingFormat != "" && in.EncodingFormat != "float" && in.EncodingFormat != "base64" {
-		return invoked{}, fault.Invalid("request.input.encoding_format", "request.input.encoding_format is float or base64.")
+	switch in.EncodingFormat {
+	case "", "float", "base64":
+	default:
+		return nil, "", fault.Invalid("request.input.encoding_format", "request.input.encoding_format is float or base64.")
 	}
-	req := &model.EmbedRequest{RequestID: requestID(v.Request.RequestID), ModelRef: v.Request.ModelRef, Texts: in.Texts}
+	r := v.Request
+	return &model.EmbedRequest{RequestID: requestID(r.RequestID), ModelRef: r.ModelRef, Texts: in.Texts, Requirements: r.Requirements}, in.EncodingFormat, nil
+}
+
+func (c *call) invokeEmbed(v *invocation, caller model.Caller) (invoked, error) {
+	req, encoding, err := v.embed()
+	if err != nil {
+		return invoked{}, err
+	}
 	r, err := c.s.o.Models.Embed(c.ctx(), caller, req)
 	if err != nil {
 		return invoked{}, err
@@ -212,7 +252,7 @@ func (c *call) invokeEmbed(v *invocation, caller model.Caller) (invoked, error) 
 	}
 	vectors := make([]vector, len(r.Vectors))
 	for i, v := range r.Vectors {
-		vectors[i] = vector{Index: i, Vector: encodeVector(v, in.EncodingFormat)}
+		vectors[i] = vector{Index: i, Vector: encodeVector(v, encoding)}
 	}
 	return invoked{
 		RequestID: req.RequestID, Status: "ok", Usage: inDollars(r.Usage), LatencyMS: r.LatencyMS, PolicyOutcome: whole(r.PolicyOutcome), Route: r.Route,
@@ -225,20 +265,24 @@ func (c *call) explainModel() error {
 	if err != nil {
 		return err
 	}
-	if v.Request.Operation != "chat" {
-		return fault.Invalid("request.operation", "explain answers for chat.")
-	}
 	caller, err := c.caller()
 	if err != nil {
 		return err
 	}
-	req, err := v.chat()
-	if err != nil {
-		return err
+	var e *model.Explanation
+	if v.Request.Operation == model.OpEmbed {
+		var req *model.EmbedRequest
+		if req, _, err = v.embed(); err == nil {
+			e, err = c.s.o.Models.ExplainEmbed(c.ctx(), caller, req)
+		}
+	} else {
+		var req *model.ChatRequest
+		if req, err = v.chat(); err == nil {
+			e, err = c.s.o.Models.Explain(c.ctx(), caller, req)
+		}
 	}
-	e, err := c.s.o.Models.Explain(c.ctx(), caller, req)
 	if err != nil {
-		return err
+		return inEnvelope(err)
 	}
 	return c.reply(http.StatusOK, member{"explanation", e})
 }

@@ -36,7 +36,7 @@ type Runs interface {
 	DryRun(ctx context.Context, by tenancy.Actor, agentID string, req run.Request) (*run.DryRun, error)
 	Get(ctx context.Context, r storage.Read, tenantID, runID string) (*run.Run, uint64, error)
 	List(ctx context.Context, r storage.Read, tenantID string, f run.Filter, cursor string, limit int) ([]run.Run, string, uint64, error)
-	Cancel(ctx context.Context, by tenancy.Actor, runID string) (*run.Run, uint64, error)
+	Cancel(ctx context.Context, by tenancy.Actor, runID string) (*run.Run, bool, uint64, error)
 }
 
 // Events follows a run's journal.
@@ -71,6 +71,7 @@ type Models interface {
 	Models(ctx context.Context, t *tenancy.Tenant) ([]model.Info, error)
 	Check(ctx context.Context, caller model.Caller, text, ruleset string) (model.PolicyOutcome, string, error)
 	Explain(ctx context.Context, caller model.Caller, req *model.ChatRequest) (*model.Explanation, error)
+	ExplainEmbed(ctx context.Context, caller model.Caller, req *model.EmbedRequest) (*model.Explanation, error)
 	Health(ctx context.Context) map[string]error
 }
 

@@ -80,6 +80,9 @@ func (c *call) listRuns() error {
 		if f.Labels == nil {
 			f.Labels = make(map[string]string)
 		}
+		if former, twice := f.Labels[key]; twice && former != value {
+			return fault.Invalid("label", "The label %q is asked to have two values; no run has.", key)
+		}
 		f.Labels[key] = value
 	}
 	runs, next, index, err := c.s.o.Runs.List(c.ctx(), read, c.auth.TenantID, f, cursor, limit)
@@ -95,11 +98,13 @@ func (c *call) cancelRun() error {
 	if err != nil {
 		return err
 	}
-	r, index, err := c.s.o.Runs.Cancel(c.ctx(), c.actor(), runID)
+	r, replayed, index, err := c.s.o.Runs.Cancel(c.ctx(), c.actor(), runID)
 	if err != nil {
 		return err
 	}
-	c.index = index
+	if c.index = index; replayed {
+		c.posted(true)
+	}
 	return c.reply(http.StatusOK, member{"run", r})
 }
 

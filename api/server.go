@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -49,8 +50,14 @@ type Options struct {
 	About About
 	// AdminApart takes the admin routes off the public door; they stand on the admin listener only.
 	AdminApart bool
-	Logger     *zap.Logger
+	// BodyRoom is how many bytes all bodies under way may take together beyond the first MiB of each; 0 means
+	// DefaultBodyRoom.
+	BodyRoom int64
+	Logger   *zap.Logger
 }
+
+// DefaultBodyRoom holds eight of the largest bodies.
+const DefaultBodyRoom = 8 * modelBody
 
 // About is what a node says of itself.
 type About struct {
@@ -82,6 +89,7 @@ type Server struct {
 	admin    *router
 	routes   []Route
 	streams  *streams
+	bodies   atomic.Int64 // what is taken of Options.BodyRoom
 	draining atomic.Bool
 }
 
@@ -89,6 +97,9 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
+	}
+	if o.BodyRoom == 0 {
+		o.BodyRoom = DefaultBodyRoom
 	}
 	s := &Server{o: o, log: o.Logger, streams: newStreams()}
 	s.routes = s.table()
@@ -145,11 +156,15 @@ func (s *Server) Streams() int { return s.streams.len() }
 func (s *Server) handler(rt *router) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{s: s, w: w, r: r, start: time.Now(), requestID: id.New(id.Request)}
+		defer c.release()
 		defer func() {
-			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler { //nolint:errorlint // the server's own sentinel, compared as it does
-					panic(p)
-				}
+			p := recover()
+			switch {
+			case p == nil:
+			case p == http.ErrAbortHandler: //nolint:errorlint // the server's own sentinel, compared as it does
+				c.finish(nil) // a stream that was cut has been answered all the same
+				panic(p)
+			default:
 				s.log.Error("a request panicked", zap.Any("panic", p), zap.String("correlation_id", c.correlationID), zap.ByteString("stack", debug.Stack()))
 				c.finish(errors.New("panic"))
 			}
@@ -163,37 +178,53 @@ func (c *call) run(rt *router) error {
 	if err := c.identify(); err != nil {
 		return err
 	}
-	path := c.r.URL.Path
-	if rest, ok := strings.CutPrefix(path, StackBPrefix+"/"); ok && rest != "v1/health" {
-		path = "/" + rest
+	if err := c.find(rt); err != nil {
+		return err
 	}
-	route, params, allowed := rt.find(c.r.Method, path)
-	if route == nil && c.r.Method == http.MethodHead {
-		route, params, _ = rt.find(http.MethodGet, path)
-	}
-	if route == nil {
-		if len(allowed) > 0 {
-			c.w.Header().Set("Allow", strings.Join(allowed, ", "))
-			return fault.New(fault.MethodNotAllowed, "%.16s is not served here; %s is.", c.r.Method, strings.Join(allowed, ", "))
-		}
-		return fault.New(fault.NotFound, "There is nothing at this path.")
-	}
-	c.route, c.params = route, params
 	if c.r.URL.RawQuery != "" {
 		c.query = c.r.URL.Query()
 	}
-	if !route.Open {
+	if !c.route.Open {
 		if err := c.authenticate(); err != nil {
 			return err
 		}
-		if route.Scope != "" && !c.auth.Has(route.Scope) {
-			return fault.New(fault.Forbidden, "This needs the scope %s, which the credential does not have.", route.Scope).With("scope", string(route.Scope))
+		if scope := c.route.Scope; scope != "" && !c.auth.Has(scope) {
+			return fault.New(fault.Forbidden, "This needs the scope %s, which the credential does not have.", scope).With("scope", string(scope))
 		}
 	}
-	if c.s.draining.Load() && !route.Open && c.r.Method != http.MethodGet {
+	if c.s.draining.Load() && !c.route.Open && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
 		return fault.New(fault.Unavailable, "This node is stopping; ask another, or again in a moment.").With("service", "node").After(time.Second)
 	}
-	return route.serve(c)
+	return c.route.serve(c)
+}
+
+// find looks up the request's route.
+func (c *call) find(rt *router) error {
+	c.path = c.r.URL.Path
+	if rest, ok := strings.CutPrefix(c.path, StackBPrefix+"/"); ok && rest != "v1/health" {
+		c.path = "/" + rest
+	}
+	method := c.r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	route, params, allowed := rt.find(method, c.path)
+	switch {
+	case route == nil && len(allowed) > 0:
+		if slices.Contains(allowed, http.MethodGet) {
+			allowed = append(allowed, http.MethodHead)
+		}
+		c.w.Header().Set("Allow", strings.Join(allowed, ", "))
+		return fault.New(fault.MethodNotAllowed, "%.16s is not served here; %s is.", c.r.Method, strings.Join(allowed, ", "))
+	case route == nil:
+		return fault.New(fault.NotFound, "There is nothing at this path.")
+	}
+	c.route, c.params = route, params
+	// A slash that was escaped is part of a name. Only a model's may have one; any other would end where it doesn't.
+	if params.ByName("model_id") == "" && strings.Contains(strings.ToLower(c.r.URL.RawPath), "%2f") {
+		return fault.Invalid("path", "A name in the path holds a slash; names are of [A-Za-z0-9._-].")
+	}
+	return nil
 }
 
 // identify gives the request its ids and refuses headers that could mean two things.
@@ -268,7 +299,7 @@ func (c *call) finish(err error) {
 	if err != nil {
 		f := fault.Of(err)
 		code = f.Code
-		if code == fault.Internal && !errors.Is(err, context.Canceled) {
+		if code == fault.Internal && !c.left(err) {
 			c.s.log.Error("a request failed", zap.Error(err), zap.String("correlation_id", c.correlationID), zap.String("path", c.template()))
 		}
 		if !c.wrote && !c.hijacked {
@@ -278,6 +309,9 @@ func (c *call) finish(err error) {
 	}
 	if c.s.o.Observe != nil {
 		o := Observation{Method: c.r.Method, Template: c.template(), Status: c.status, Code: code, Duration: time.Since(c.start)}
+		if code == fault.Internal && c.left(err) {
+			o.Status, o.Code = statusLeft, "" // nobody failed, and nobody reads the answer
+		}
 		if c.auth != nil {
 			o.TenantID = c.auth.TenantID
 		}
@@ -287,6 +321,14 @@ func (c *call) finish(err error) {
 		ce.Write(zap.String("method", c.r.Method), zap.String("route", c.template()), zap.Int("status", c.status),
 			zap.Duration("duration", time.Since(c.start)), zap.String("correlation_id", c.correlationID))
 	}
+}
+
+// statusLeft is what is counted for a caller who left before the answer.
+const statusLeft = 499
+
+// left reports whether err is no more than that the caller has gone.
+func (c *call) left(err error) bool {
+	return errors.Is(err, context.Canceled) && c.r.Context().Err() != nil
 }
 
 func (c *call) template() string {

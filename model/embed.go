@@ -10,48 +10,76 @@ import (
 // MaxEmbedTexts bounds the texts of one embedding call.
 const MaxEmbedTexts = 2048
 
+// embedCall is an embedding call that has passed policy and routing.
+type embedCall struct {
+	req      EmbedRequest // after policy
+	outcome  PolicyOutcome
+	decision Decision
+	reserve  quota.Reservation
+}
+
 // Embed takes texts through the same stages as Chat.
 func (g *Gateway) Embed(ctx context.Context, caller Caller, asked *EmbedRequest) (*EmbedResult, error) {
-	if len(asked.Texts) == 0 || len(asked.Texts) > MaxEmbedTexts {
-		return nil, fault.Invalid("input", "Send between 1 and %d texts; these are %d.", MaxEmbedTexts, len(asked.Texts))
-	}
-	rules, err := g.o.Policy.Rules(ctx, caller.Tenant.ID, caller.policyID())
+	c, err := g.prepareEmbed(ctx, caller, asked, false)
 	if err != nil {
 		return nil, err
-	}
-	texts, outcome, err := rules.Texts(asked.Texts, "input.texts")
-	if err != nil {
-		return nil, err
-	}
-	req := *asked
-	req.Texts = texts
-	if req.ModelRef == "" {
-		req.ModelRef = DefaultModelRef
-	}
-	decision, err := g.decide(g.query(caller, OpEmbed, req.ModelRef), nil)
-	if err != nil {
-		return nil, err
-	}
-	r := g.newReservation(ctx, caller, decision.Candidates)
-	for _, m := range decision.Candidates {
-		tokens, _ := g.o.Meter.CountTexts(m.Backend, m.Model, texts)
-		if limit := caller.Tenant.Quotas.Models.MaxTokensPerRequest; limit != nil && tokens > *limit {
-			return nil, overRequest(caller.Tenant.ID, *limit, tokens, nil)
-		}
-		nusd, _ := g.o.Meter.Cost(m.Backend, m.Model, Usage{InputTokens: tokens, TotalTokens: tokens})
-		r.Tokens, r.CostNUSD = max(r.Tokens, tokens), max(r.CostNUSD, nusd)
 	}
 	billing := billingID(caller, OpEmbed, asked.RequestID, asked)
-	free, err := g.reserveDirect(ctx, caller, billing, r)
+	free, err := g.reserveDirect(ctx, caller, billing, c.reserve)
 	if err != nil {
 		return nil, err
 	}
-	result, err := g.embed(ctx, caller, &req, decision.Candidates, r.ID)
-	result.PolicyOutcome = outcome
+	result, err := g.embed(ctx, caller, &c.req, c.decision.Candidates, c.reserve.ID)
+	result.PolicyOutcome = c.outcome
 	if !free {
 		g.settle(ctx, caller, billing, result.Settlement)
 	}
 	return result, err
+}
+
+// prepareEmbed takes a call through policy and routing, and computes what has to be held back. It changes nothing. When
+// no model fits, what was considered is returned beside the error.
+func (g *Gateway) prepareEmbed(ctx context.Context, caller Caller, asked *EmbedRequest, explain bool) (*embedCall, error) {
+	c := &embedCall{req: *asked}
+	if err := c.req.validate(); err != nil {
+		return c, err
+	}
+	rules, err := g.o.Policy.Rules(ctx, caller.Tenant.ID, caller.policyID())
+	if err != nil {
+		return c, err
+	}
+	if c.req.Texts, c.outcome, err = rules.Texts(asked.Texts, "input.texts"); err != nil {
+		return c, err
+	}
+	if c.req.ModelRef == "" {
+		c.req.ModelRef = DefaultModelRef
+	}
+	usage := func(m Info) (Usage, error) {
+		tokens, _ := g.o.Meter.CountTexts(m.Backend, m.Model, c.req.Texts)
+		return Usage{InputTokens: tokens, TotalTokens: tokens}, nil
+	}
+	q := g.query(caller, OpEmbed, c.req.ModelRef)
+	q.Explain, q.Requirements = explain, c.req.Requirements
+	if c.decision, err = g.decide(q, usage); err != nil {
+		return c, err
+	}
+	c.reserve = g.newReservation(ctx, caller, c.decision.Candidates)
+	for _, m := range c.decision.Candidates {
+		u, _ := usage(m)
+		if limit := caller.Tenant.Quotas.Models.MaxTokensPerRequest; limit != nil && u.InputTokens > *limit {
+			return c, overRequest(caller.Tenant.ID, *limit, u.InputTokens, nil)
+		}
+		nusd, _ := g.o.Meter.Cost(m.Backend, m.Model, u)
+		c.reserve.Tokens, c.reserve.CostNUSD = max(c.reserve.Tokens, u.InputTokens), max(c.reserve.CostNUSD, nusd)
+	}
+	return c, nil
+}
+
+func (r *EmbedRequest) validate() error {
+	if len(r.Texts) == 0 || len(r.Texts) > MaxEmbedTexts {
+		return fault.Invalid("input", "Send between 1 and %d texts; these are %d.", MaxEmbedTexts, len(r.Texts))
+	}
+	return r.Requirements.validate()
 }
 
 // embed asks the candidates in order. The result is never nil.

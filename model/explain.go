@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/tenancy/quota"
 )
 
 // Explanation says what a call would do: what policy makes of it, which models are tried in which order and why, and what
@@ -44,7 +45,23 @@ func (g *Gateway) Explain(ctx context.Context, caller Caller, asked *ChatRequest
 	if err := c.reserve(ctx); err != nil {
 		return nil, err
 	}
-	e.Reservation.Tokens = c.reservation.Tokens
-	e.Reservation.CostUSD = float64(c.reservation.CostNUSD) / 1e9
+	e.hold(c.reservation)
 	return e, nil
+}
+
+// ExplainEmbed is Explain for embeddings.
+func (g *Gateway) ExplainEmbed(ctx context.Context, caller Caller, asked *EmbedRequest) (*Explanation, error) {
+	c, err := g.prepareEmbed(ctx, caller, asked, true)
+	e := &Explanation{Decision: c.decision, PolicyOutcome: c.outcome}
+	switch {
+	case err == nil:
+		e.hold(c.reserve)
+	case !fault.Is(err, fault.PolicyBlocked) && !fault.Is(err, fault.UnsupportedCapability):
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Explanation) hold(r quota.Reservation) {
+	e.Reservation.Tokens, e.Reservation.CostUSD = r.Tokens, quota.USD(r.CostNUSD)
 }

@@ -103,6 +103,8 @@ type EmbedRequest struct {
 	RequestID string   `json:"request_id"`
 	ModelRef  string   `json:"model_ref"`
 	Texts     []string `json:"texts"`
+	// Requirements bound which route the call may take.
+	Requirements Requirements `json:"requirements"`
 	// Dimensions asks for shorter vectors; 0 leaves the model's own size.
 	Dimensions int `json:"dimensions,omitempty"`
 }

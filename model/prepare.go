@@ -198,6 +198,24 @@ func validate(req *ChatRequest) error {
 	if n := req.MaxOutputTokens; n != nil && *n < 1 {
 		return fault.Invalid("max_output_tokens", "max_output_tokens must be at least 1; leave it out for the model's own bound.")
 	}
+	if t := req.Temperature; t != nil && !(*t >= 0 && *t <= 2) {
+		return fault.Invalid("temperature", "temperature is a number from 0 to 2.")
+	}
+	if p := req.TopP; p != nil && !(*p >= 0 && *p <= 1) {
+		return fault.Invalid("top_p", "top_p is a number from 0 to 1.")
+	}
+	return req.Requirements.validate()
+}
+
+func (r *Requirements) validate() error {
+	switch {
+	case r.MaxLatencyMS < 0:
+		return fault.Invalid("requirements.max_latency_ms", "max_latency_ms can't be negative; leave it out for no bound.")
+	case !(r.MaxCostUSD >= 0) || math.IsInf(r.MaxCostUSD, 1):
+		return fault.Invalid("requirements.max_cost_usd", "max_cost_usd is a number, 0 or above; leave it out for no bound.")
+	case r.MinContextTokens < 0:
+		return fault.Invalid("requirements.min_context_tokens", "min_context_tokens can't be negative; leave it out for no bound.")
+	}
 	return nil
 }
 

@@ -87,6 +87,9 @@ type Source struct {
 // fault.Unavailable: it isn't known here, and the store can't be asked.
 func (d *Directory) Authenticate(ctx context.Context, secret string, src Source) (*Auth, error) {
 	if len(secret) > maxCredential {
+		if wait := d.failed.wait(src.IP, ""); wait > 0 {
+			return nil, tooMany(wait)
+		}
 		return nil, d.refuse(src, "")
 	}
 	var buf [maxCredential]byte

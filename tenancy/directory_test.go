@@ -192,6 +192,8 @@ func TestDirectory_BruteForce(t *testing.T) {
 		}
 		h.refused(try(0, tenancy.Source{IP: "2001:db8::ffff:1"}), fault.RateLimited) // the same host's network
 		h.refused(try(0, tenancy.Source{IP: "2001:db8:0:1::1"}), fault.Unauthorized)
+		_, err := h.dir.Authenticate(h.ctx, strings.Repeat("x", 1000), from)
+		h.refused(err, fault.RateLimited) // nor do secrets count that are too long to be looked at
 		if _, err := h.dir.Authenticate(h.ctx, good.Secret, from); err != nil {
 			t.Fatalf("the owner is locked out: %v", err)
 		}

@@ -237,7 +237,7 @@ func TestRuntime_real(t *testing.T) {
 	t.Run("a cancel is prompt", func(t *testing.T) {
 		r := n.create(t, "/wait 1m", run.RunOptions{})
 		n.await(t, r.ID, event.ModelRequested)
-		if _, _, err := n.runs.Cancel(t.Context(), n.actor(), r.ID); err != nil {
+		if _, _, _, err := n.runs.Cancel(t.Context(), n.actor(), r.ID); err != nil {
 			t.Fatal(err)
 		}
 		types, r := n.follow(t, r.ID)

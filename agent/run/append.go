@@ -9,6 +9,7 @@ import (
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/tenancy"
 	"github.com/nexixai/agentos/tenancy/audit"
 	"github.com/nexixai/agentos/tenancy/quota"
 )
@@ -200,23 +201,34 @@ type cancelArgs struct {
 	EventID       string `json:"event_id"`
 	By            string `json:"by"`
 	CorrelationID string `json:"correlation_id"`
+	// Idem is the request's idempotency key, or nil.
+	Idem *tenancy.Idempotency `json:"idem,omitempty"`
 }
 
-// evalCancel ends a run that nobody works on yet, and asks the worker of any other to end it. Asking again is harmless.
-func (c *Commands) evalCancel(tx storage.Tx, a cancelArgs) (none struct{}, err error) {
+// evalCancel cancels once for each idempotency key. It returns the event id of the cancel that was done under it: another
+// one than the asker's is a replay.
+func evalCancel(tx storage.Tx, a cancelArgs) (eventID string, err error) {
+	eventID, _, err = tenancy.Once(tx, a.TenantID, a.Idem, func() (string, error) {
+		return a.EventID, endOnWish(tx, a)
+	})
+	return eventID, err
+}
+
+// endOnWish ends a run that nobody works on yet, and asks the worker of any other to end it. Asking again is harmless.
+func endOnWish(tx storage.Tx, a cancelArgs) error {
 	st, err := readState(tx, keys{a.TenantID, a.RunID})
 	if err != nil {
-		return none, err
+		return err
 	}
 	if st.Status.Final() {
 		again, err := canceledBy(tx, st, a.EventID)
 		if err != nil || again {
-			return none, err
+			return err
 		}
-		return none, fault.New(fault.Conflict, "The run is %s already; there is nothing to cancel.", st.Status).With("status", string(st.Status))
+		return fault.New(fault.Conflict, "The run is %s already; there is nothing to cancel.", st.Status).With("status", string(st.Status))
 	}
 	if st.CancelMS != 0 {
-		return none, nil
+		return nil
 	}
 	st.CancelBy = a.By
 	if st.Session == "" {
@@ -226,12 +238,12 @@ func (c *Commands) evalCancel(tx storage.Tx, a cancelArgs) (none struct{}, err e
 		st.save(tx, st.Status)
 	}
 	if err != nil {
-		return none, err
+		return err
 	}
 	_, err = audit.Append(tx, audit.Record{
 		TenantID: a.TenantID, Principal: a.By, Action: "run.cancel", Resource: "run/" + a.RunID, Outcome: "ok", CorrelationID: a.CorrelationID,
 	})
-	return none, err
+	return err
 }
 
 // canceledBy reports whether the run's final event is the one with this id: the same cancel, asked again.

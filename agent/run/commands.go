@@ -21,7 +21,7 @@ type Commands struct {
 	create   storage.Call[createArgs, created]
 	append   storage.Call[Append, uint64]
 	settle   storage.Call[settleArgs, struct{}]
-	cancel   storage.Call[cancelArgs, struct{}]
+	cancel   storage.Call[cancelArgs, string]
 	handBack storage.Call[handBackArgs, struct{}]
 	takeBack storage.Call[takeBackArgs, bool]
 	dispatch storage.Call[dispatchArgs, bool]
@@ -34,7 +34,7 @@ func Define(reg *storage.Registry, tenants *tenancy.Commands, agents *agent.Comm
 	c.create = storage.Define(reg, "run.create", c.evalCreate)
 	c.append = storage.Define(reg, "run.append", c.evalAppend)
 	c.settle = storage.Define(reg, "run.settle", evalSettle)
-	c.cancel = storage.Define(reg, "run.cancel", c.evalCancel)
+	c.cancel = storage.Define(reg, "run.cancel", evalCancel)
 	c.handBack = storage.Define(reg, "run.hand_back", c.evalHandBack)
 	c.takeBack = storage.Define(reg, "run.take_back", c.evalTakeBack)
 	c.dispatch = storage.Define(reg, "run.dispatch", c.evalDispatch)

@@ -82,7 +82,7 @@ func TestService_Create_Limit(t *testing.T) {
 		t.Fatalf("%d made, %d refused", len(made), refused.Load())
 	}
 	for _, runID := range made[:3] {
-		if _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), runID); err != nil {
+		if _, _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), runID); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -137,7 +137,7 @@ func TestService_Create_Key(t *testing.T) {
 	})
 	t.Run("another principal, agent or tenant", func(t *testing.T) {
 		body := `{"input":{"type":"text","text":"a"},"idempotency_key":"k"}`
-		if _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), first.ID); err != nil {
+		if _, _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), first.ID); err != nil {
 			t.Fatal(err)
 		}
 		other := actor(tenantID)
@@ -151,7 +151,7 @@ func TestService_Create_Key(t *testing.T) {
 				t.Errorf("%s %s: replayed %v, %v", c.by.Auth.TenantID, c.agent, replayed, err)
 				continue
 			}
-			if _, _, err := w.runs.Cancel(t.Context(), c.by, got.ID); err != nil {
+			if _, _, _, err := w.runs.Cancel(t.Context(), c.by, got.ID); err != nil {
 				t.Error(err)
 			}
 		}

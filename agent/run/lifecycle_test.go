@@ -164,12 +164,29 @@ func TestService_Cancel(t *testing.T) {
 	w := mustWorld(t, tenancy.Quotas{Runs: tenancy.RunQuotas{MaxConcurrentRuns: count(5)}})
 	t.Run("one that waits ends at once", func(t *testing.T) {
 		r := w.mustCreate(t, text("hello"))
-		got, _, err := w.runs.Cancel(t.Context(), actor(tenantID), r.ID)
+		got, _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), r.ID)
 		if err != nil || got.Status != run.Canceled || got.CancelRequestedAt == nil || got.CompletedAt == nil {
 			t.Errorf("got %+v, %v", got, err)
 		}
-		if _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), r.ID); !fault.Is(err, fault.Conflict) {
+		if _, _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), r.ID); !fault.Is(err, fault.Conflict) {
 			t.Errorf("again: %v", err)
+		}
+	})
+	t.Run("an idempotency key makes it once", func(t *testing.T) {
+		r, other := w.mustCreate(t, text("hello")), w.mustCreate(t, text("hello"))
+		by := func(runID string) tenancy.Actor {
+			a := actor(tenantID)
+			a.Idem = &tenancy.Idempotency{Operation: "POST /v1/runs/" + runID + ":cancel", Key: "k"}
+			return a
+		}
+		for again := range 3 {
+			got, replayed, _, err := w.runs.Cancel(t.Context(), by(r.ID), r.ID)
+			if err != nil || got.Status != run.Canceled || replayed != (again > 0) {
+				t.Errorf("%d times before: %+v, replayed %v, %v", again, got, replayed, err)
+			}
+		}
+		if got, replayed, _, err := w.runs.Cancel(t.Context(), by(other.ID), other.ID); err != nil || replayed || got.ID != other.ID {
+			t.Errorf("the key of another run's cancel: replayed %v, %v", replayed, err)
 		}
 	})
 	t.Run("one that's worked on is asked to end", func(t *testing.T) {
@@ -184,7 +201,7 @@ func TestService_Cancel(t *testing.T) {
 			l := <-sessions.Leases()
 			w.mustAppend(t, l, 1, started())
 			for range 2 {
-				got, _, err := w.runs.Cancel(t.Context(), actor(tenantID), r.ID)
+				got, _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), r.ID)
 				if err != nil || got.Status != run.Running || got.CancelRequestedAt == nil {
 					t.Fatalf("got %+v, %v", got, err)
 				}
@@ -211,7 +228,7 @@ func TestService_Cancel(t *testing.T) {
 		r := w.mustCreate(t, text("hello"))
 		for _, runID := range []string{r.ID, "run_x", "a/b"} {
 			by := actor("tnt_other")
-			if _, _, err := w.runs.Cancel(t.Context(), by, runID); !fault.Is(err, fault.NotFound) {
+			if _, _, _, err := w.runs.Cancel(t.Context(), by, runID); !fault.Is(err, fault.NotFound) {
 				t.Errorf("%s: %v", runID, err)
 			}
 			if _, _, err := w.runs.Get(t.Context(), storage.Read{}, "tnt_other", runID); !fault.Is(err, fault.NotFound) {
@@ -220,7 +237,7 @@ func TestService_Cancel(t *testing.T) {
 		}
 		by := actor(tenantID)
 		by.Auth.Scopes = []tenancy.Scope{tenancy.RunsRead}
-		if _, _, err := w.runs.Cancel(t.Context(), by, r.ID); !fault.Is(err, fault.Forbidden) {
+		if _, _, _, err := w.runs.Cancel(t.Context(), by, r.ID); !fault.Is(err, fault.Forbidden) {
 			t.Errorf("without the scope: %v", err)
 		}
 	})
@@ -304,7 +321,7 @@ func TestKeeper_Takeover(t *testing.T) {
 			old = append(old, run.Lease{TenantID: tenantID, RunID: r.ID, SessionID: w.session.id, Epoch: 1})
 			w.mustAppend(t, old[len(old)-1], 1, started(), draft(event.StepStarted, `{}`))
 		}
-		if _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), old[2].RunID); err != nil {
+		if _, _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), old[2].RunID); err != nil {
 			t.Fatal(err)
 		}
 		sessions := w.mustOpen(t, "stk_lives", 10)
@@ -433,7 +450,7 @@ func TestService_List(t *testing.T) {
 		ids = append(ids, r.ID)
 		w.ahead.Add(int64(time.Millisecond))
 		if i%3 == 0 {
-			if _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), r.ID); err != nil {
+			if _, _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), r.ID); err != nil {
 				t.Fatal(err)
 			}
 		}

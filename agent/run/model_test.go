@@ -198,7 +198,7 @@ func (c *chaos) cancel(r *rapid.T) {
 	}
 	runID := rapid.SampledFrom(c.runs).Draw(r, "run")
 	hot := c.hot(r, runID)
-	got, _, err := c.world.runs.Cancel(c.t.Context(), actor(tenantID), runID)
+	got, _, _, err := c.world.runs.Cancel(c.t.Context(), actor(tenantID), runID)
 	switch {
 	case hot.Status.Final():
 		if !fault.Is(err, fault.Conflict) {

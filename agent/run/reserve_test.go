@@ -17,7 +17,7 @@ import (
 func TestAppend_ReserveOutlivesWorker(t *testing.T) {
 	for name, finish := range map[string]func(*testing.T, *world, run.Lease){
 		"canceled while it waits": func(t *testing.T, w *world, l run.Lease) {
-			if _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), l.RunID); err != nil {
+			if _, _, _, err := w.runs.Cancel(t.Context(), actor(tenantID), l.RunID); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -198,22 +198,27 @@ func (s *Service) newRun(a *createArgs, d *created, req *Request) *Run {
 }
 
 // Cancel asks that a run be ended, and returns it: canceled when nobody worked on it, else with CancelRequestedAt set.
-// Asking again while it's pending is harmless; a run that has ended is fault.Conflict.
-func (s *Service) Cancel(ctx context.Context, by tenancy.Actor, runID string) (*Run, uint64, error) {
+// Asking again while it's pending is harmless; a run that has ended is fault.Conflict. With by's idempotency key it's done
+// once, and replayed tells that it was done before.
+func (s *Service) Cancel(ctx context.Context, by tenancy.Actor, runID string) (r *Run, replayed bool, index uint64, err error) {
 	if !by.Auth.Has(tenancy.RunsCancel) {
-		return nil, 0, fault.New(fault.Forbidden, "The credential lacks the scope runs:cancel.").With("scope", string(tenancy.RunsCancel))
+		return nil, false, 0, fault.New(fault.Forbidden, "The credential lacks the scope runs:cancel.").With("scope", string(tenancy.RunsCancel))
 	}
 	if !id.Valid(runID) {
-		return nil, 0, errNoRun()
+		return nil, false, 0, errNoRun()
 	}
-	_, index, err := s.commands.cancel.Do(ctx, s.store, "", cancelArgs{
+	args := cancelArgs{
 		TenantID: by.Auth.TenantID, RunID: runID, EventID: id.New(id.Event), By: by.Auth.Principal.ID, CorrelationID: by.CorrelationID,
-	})
-	if err != nil {
-		return nil, index, err
 	}
-	r, at, err := s.Get(ctx, storage.Read{MinIndex: index}, by.Auth.TenantID, runID)
-	return r, max(index, at), err
+	if by.Idem != nil {
+		args.Idem = &tenancy.Idempotency{Principal: args.By, Operation: by.Idem.Operation, Key: by.Idem.Key}
+	}
+	done, index, err := s.commands.cancel.Do(ctx, s.store, "", args)
+	if err != nil {
+		return nil, false, index, err
+	}
+	r, at, err := s.Get(ctx, storage.Read{MinIndex: index}, args.TenantID, runID)
+	return r, done != args.EventID, max(index, at), err
 }
 
 // Append adds to the journal of a leased run and returns its last sequence. fault.Conflict with details.last_sequence says

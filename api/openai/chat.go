@@ -115,7 +115,7 @@ func decodeMessage(raw json.RawMessage, path string) (model.Message, error) {
 			return m, fault.Invalid(o.name("tool_call_id"), "A tool's message says which call it answers.")
 		}
 	}
-	return m, o.done()
+	return m, o.refuse("tool_calls", "tool_call_id", "function_call", "audio")
 }
 
 // decodeAssistant reads what only an answer of the model has. Clients send their answers back as they got them.
@@ -127,7 +127,6 @@ func decodeAssistant(o *object, m *model.Message) error {
 	if m.Content == "" {
 		m.Content = refusal
 	}
-	o.forget("annotations")
 	var calls []json.RawMessage
 	if _, err := o.into("tool_calls", &calls); err != nil {
 		return err
@@ -154,7 +153,6 @@ func decodeCall(raw json.RawMessage, path string) (model.ToolCall, error) {
 	if err := o.only("type", `"function"`); err != nil {
 		return call, err
 	}
-	o.forget("index") // of a client that put the pieces of a stream together
 	inner, ok := o.take("function")
 	if !ok || call.ID == "" {
 		return call, fault.Invalid(path, "A tool call has an id and a function.")
@@ -177,10 +175,7 @@ func decodeCall(raw json.RawMessage, path string) (model.ToolCall, error) {
 		return call, fault.Invalid(f.name("arguments"), "%s is JSON in a string.", f.name("arguments"))
 	}
 	call.Arguments = json.RawMessage(arguments)
-	if err := f.done(); err != nil {
-		return call, err
-	}
-	return call, o.done()
+	return call, nil
 }
 
 // decodeContent reads a text, or a list of parts that are texts.
@@ -207,11 +202,10 @@ func decodeContent(raw json.RawMessage, path string) (string, error) {
 		if kind != "text" {
 			return "", fault.Invalid(o.name("type"), "Parts of a message can only be text; %q is not supported.", kind)
 		}
-		if _, err := o.into("text", &part); err != nil {
+		if given, err := o.into("text", &part); err != nil {
 			return "", err
-		}
-		if err := o.done(); err != nil {
-			return "", err
+		} else if !given {
+			return "", fault.Invalid(o.name("text"), "%s is missing.", o.name("text"))
 		}
 		text += part
 	}
@@ -330,16 +324,12 @@ func (c *Chat) decodeStream(o *object) error {
 	if _, err := options.into("include_usage", &c.includeUsage); err != nil {
 		return err
 	}
-	if err := options.only("include_obfuscation", "false"); err != nil {
-		return err
-	}
-	return options.done()
+	return options.only("include_obfuscation", "false")
 }
 
-// refuseOthers settles the fields of the dialect that the gateway has nothing for.
+// refuseOthers says no to fields that mean something and for which the gateway has nothing. Marks for a vendor's own
+// bookkeeping (user, safety_identifier, prompt_cache_key …), on which no answer depends, are ignored, as unknown fields are.
 func refuseOthers(o *object) error {
-	// These concern the door (the first three), or are marks for a vendor's own bookkeeping, which no answer depends on.
-	o.forget("auth", "correlation_id", "traceparent", "user", "safety_identifier", "prompt_cache_key")
 	for _, f := range []struct {
 		member   string
 		harmless []string
@@ -359,5 +349,8 @@ func refuseOthers(o *object) error {
 			return err
 		}
 	}
-	return o.done()
+	return o.refuse(
+		"functions", "function_call", "audio", "prediction", "web_search_options", "reasoning_effort", "verbosity",
+		"top_k", "top_a", "min_p", "repetition_penalty", // of other vendors that speak the dialect
+	)
 }

@@ -52,6 +52,24 @@ func TestDecodeChat(t *testing.T) {
 }
 
 // Each field that isn't honoured is refused by its name: one dropped in silence would be believed to have had effect.
+// Fields that the dialect doesn't have are ignored, at every depth, and a name that differs by case is one of them.
+func TestDecodeChat_IgnoresUnknown(t *testing.T) {
+	t.Parallel()
+	got, err := openai.DecodeChat([]byte(`{"model":"m","MODEL":"x","Temperature":9,"novel":{"a":[1]},"stream":true,"stream_options":{"novel":1},
+		"messages":[{"role":"user","novel":1,"content":[{"type":"text","text":"a","cache_control":{"type":"ephemeral"}}]},
+			{"role":"assistant","novel":1,"content":"b","tool_calls":[{"id":"1","novel":1,"type":"function","function":{"name":"f","arguments":"{}","novel":1}}]}],
+		"tools":[{"type":"function","novel":1,"function":{"name":"f","novel":1}}],"tool_choice":{"type":"function","novel":1,"function":{"name":"f","novel":1}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got.Request(); r.ModelRef != "m" || r.Temperature != nil || r.Messages[0].Content != "a" || r.ToolChoice != "f" {
+		t.Errorf("decoded %+v", r)
+	}
+	if e, err := openai.DecodeEmbed([]byte(`{"model":"m","input":"x","truncate":true,"INPUT":7}`)); err != nil || e.Request().Texts[0] != "x" {
+		t.Errorf("embeddings: %v", err)
+	}
+}
+
 func TestDecodeChat_Refuses(t *testing.T) {
 	t.Parallel()
 	const base = `"model":"m","messages":[{"role":"user","content":"x"}]`
@@ -72,7 +90,7 @@ func TestDecodeChat_Refuses(t *testing.T) {
 		`{"model":"m","messages":[{"role":"user"}]}`:                                                                        "messages[0].content",
 		`{"model":"m","messages":[{"role":"user","content":5}]}`:                                                            "messages[0].content",
 		`{"model":"m","messages":[{"role":"user","content":[{"type":"image_url"}]}]}`:                                       "messages[0].content[0].type",
-		`{"model":"m","messages":[{"role":"user","content":[{"type":"text","t":"x"}]}]}`:                                    "messages[0].content[0].t",
+		`{"model":"m","messages":[{"role":"user","content":[{"type":"text","t":"x"}]}]}`:                                    "messages[0].content[0].text",
 		`{"model":"m","messages":[{"role":"user","content":"x","tool_calls":[]}]}`:                                          "messages[0].tool_calls",
 		`{"model":"m","messages":[{"role":"tool","content":"x"}]}`:                                                          "messages[0].tool_call_id",
 		`{"model":"m","messages":[{"role":"assistant","function_call":{"name":"f"}}]}`:                                      "messages[0].function_call",
@@ -89,7 +107,6 @@ func TestDecodeChat_Refuses(t *testing.T) {
 		`{` + base + `,"reasoning_effort":"low"}`:                                                                           "reasoning_effort",
 		`{` + base + `,"functions":[]}`:                                                                                     "functions",
 		`{` + base + `,"top_k":5}`:                                                                                          "top_k",
-		`{` + base + `,"MODEL":"x"}`:                                                                                        "MODEL",
 		`{` + base + `,"model":"x"}`:                                                                                        "model",
 		`{` + base + `,"max_tokens":0}`:                                                                                     "max_tokens",
 		`{` + base + `,"max_tokens":-1}`:                                                                                    "max_tokens",
@@ -106,14 +123,12 @@ func TestDecodeChat_Refuses(t *testing.T) {
 		`{` + base + `,"stop":7}`:                                                                                           "stop",
 		`{` + base + `,"stream":"yes"}`:                                                                                     "stream",
 		`{` + base + `,"stream_options":{"include_usage":true}}`:                                                            "stream_options",
-		`{` + base + `,"stream":true,"stream_options":{"include":1}}`:                                                       "stream_options.include",
 		`{` + base + `,"response_format":{"type":"xml"}}`:                                                                   "response_format.type",
 		`{` + base + `,"response_format":"json"}`:                                                                           "response_format",
 		`{` + base + `,"tools":[{"type":"web_search"}]}`:                                                                    "tools[0].type",
 		`{` + base + `,"tools":[{"type":"function"}]}`:                                                                      "tools[0].function",
 		`{` + base + `,"tools":[{"type":"function","function":{"name":"a b"}}]}`:                                            "tools[0].function.name",
 		`{` + base + `,"tools":[{"type":"function","function":{"name":"a","parameters":[]}}]}`:                              "tools[0].function.parameters",
-		`{` + base + `,"tools":[{"type":"function","function":{"name":"a","x":1}}]}`:                                        "tools[0].function.x",
 		`{` + base + `,"tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"a"}}]}`: "tools[1].function.name",
 		`{` + base + `,"tool_choice":"required"}`:                                  "tool_choice",
 		`{` + base + `,"tool_choice":"some"}`:                                      "tool_choice",
@@ -146,7 +161,7 @@ func TestDecodeEmbed(t *testing.T) {
 	for body, field := range map[string]string{
 		`{"input":"x"}`: "model", `{"model":"m"}`: "input", `{"model":"m","input":[]}`: "input", `{"model":"m","input":[1,2]}`: "input", `{"model":"m","input":[[1]]}`: "input",
 		`{"model":"m","input":7}`: "input", `{"model":"m","input":{"a":1}}`: "input", `{"model":"m","input":"x","encoding_format":"hex"}`: "encoding_format",
-		`{"model":"m","input":"x","dimensions":0}`: "dimensions", `{"model":"m","input":"x","truncate":true}`: "truncate",
+		`{"model":"m","input":"x","dimensions":0}`:                                       "dimensions",
 		`{"model":"m","input":[` + strings.Repeat(`"x",`, model.MaxEmbedTexts) + `"x"]}`: "input",
 	} {
 		if _, err := openai.DecodeEmbed([]byte(body)); !fault.Is(err, fault.InvalidRequest) || fault.Of(err).Details["field"] != field {

@@ -54,11 +54,8 @@ func DecodeEmbed(body []byte) (*Embed, error) {
 	} else if given && e.req.Dimensions < 1 {
 		return nil, fault.Invalid("dimensions", "dimensions is at least 1.")
 	}
-	if _, err := o.into("request_id", &e.req.RequestID); err != nil {
-		return nil, err
-	}
-	o.forget("auth", "correlation_id", "traceparent", "user")
-	return e, o.done()
+	_, err = o.into("request_id", &e.req.RequestID)
+	return e, err
 }
 
 func decodeInput(raw json.RawMessage) ([]string, error) {

@@ -9,7 +9,7 @@ import (
 	"github.com/nexixai/agentos/internal/strictjson"
 )
 
-// object is one JSON object, of which members are taken one by one; what is left in the end was not understood.
+// object is one JSON object, of which members are taken one by one. What is left in the end is unknown, and ignored.
 type object struct {
 	path    string // "" for the body
 	members map[string]json.RawMessage
@@ -73,32 +73,15 @@ func (o *object) only(member string, harmless ...string) error {
 	if !ok || slices.Contains(harmless, strings.Join(strings.Fields(string(raw)), "")) {
 		return nil
 	}
-	if len(harmless) == 0 {
-		return o.unsupported(member)
-	}
 	return fault.Invalid(o.name(member), "%s can only be %s here; leave it out.", o.name(member), strings.Join(harmless, " or "))
 }
 
-func (o *object) unsupported(member string) error {
-	return fault.Invalid(o.name(member), "The field %s is not supported; leave it out.", o.name(member))
-}
-
-// done refuses what nobody took.
-func (o *object) done() error {
-	left := make([]string, 0, len(o.members))
-	for name := range o.members {
-		left = append(left, name)
-	}
-	if len(left) == 0 {
-		return nil
-	}
-	slices.Sort(left)
-	return o.unsupported(left[0])
-}
-
-// forget removes members that the door itself reads, or that concern nobody here.
-func (o *object) forget(members ...string) {
+// refuse says no to members that mean something which can't be honoured here.
+func (o *object) refuse(members ...string) error {
 	for _, m := range members {
-		delete(o.members, m)
+		if _, given := o.members[m]; given {
+			return fault.Invalid(o.name(m), "The field %s is not supported; leave it out.", o.name(m))
+		}
 	}
+	return nil
 }

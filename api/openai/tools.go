@@ -82,10 +82,7 @@ func decodeTool(raw json.RawMessage, path string) (model.Tool, error) {
 		}
 		t.InputSchema = parameters
 	}
-	if err := f.done(); err != nil {
-		return t, err
-	}
-	return t, o.done()
+	return t, nil
 }
 
 func toolName(s string) bool {
@@ -141,8 +138,5 @@ func (c *Chat) decodeChoice(o *object, names map[string]bool) error {
 	if !names[c.req.ToolChoice] {
 		return fault.Invalid("tool_choice.function.name", "tool_choice names the function %q, which is not among the tools.", c.req.ToolChoice)
 	}
-	if err := f.done(); err != nil {
-		return err
-	}
-	return choice.done()
+	return nil
 }

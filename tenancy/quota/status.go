@@ -77,7 +77,7 @@ func createLimit(s runs, q *tenancy.RunQuotas, now time.Time) Limit {
 	case q.RunCreateQPS != nil:
 		burst := burstOf(q)
 		s.refill(*q.RunCreateQPS, burst, now)
-		l.Limit, l.Used = &burst, math.Ceil(burst-s.level-1e-9)
+		l.Limit, l.Used = &burst, max(math.Ceil(burst-s.level-1e-9), 0) // never -0
 		l.OK = l.Used < burst
 	}
 	return l
