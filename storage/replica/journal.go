@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -111,7 +112,8 @@ func (j journal) check(b []byte) (at int, ok bool) {
 		}
 		at = next
 	}
-	for q := at + 1; q+j.header <= len(b); q++ {
+	used := len(bytes.TrimRight(b, "\x00")) // a file that was given its size ahead ends in nothing
+	for q := at + 1; q+6 < used; q++ {
 		if kind := b[q+6]; (kind == j.whole || kind == j.first) && j.chunk(b, q) != 0 {
 			return at, false
 		}

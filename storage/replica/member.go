@@ -47,20 +47,31 @@ func (s *Store) Remove(ctx context.Context, id string) error {
 	return s.change(ctx, func() raft.Future { return s.raft.RemoveServer(raft.ServerID(id), 0, s.o.AskTimeout) })
 }
 
-// Transfer hands the office to the voter id, or to the one that is furthest along when id is empty. It returns when this
-// node has lost the office; whether id has won it shows in Status.
+// Transfer hands the office to the voter id, or to the one that answers first when id is empty. A voter that doesn't answer
+// just now is not tried: fault.Unavailable. It returns when this node has lost the office; whether id has won it shows in
+// Status.
 func (s *Store) Transfer(ctx context.Context, id string) error {
-	if id == "" {
-		return s.change(ctx, func() raft.Future { return s.raft.LeadershipTransfer() })
+	if s.stopped() || s.dead.Load() {
+		return storage.ErrClosed
 	}
-	for _, server := range s.Configuration() {
-		if server.ID == id && server.Voter {
-			return s.change(ctx, func() raft.Future {
-				return s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(server.Address))
-			})
+	var voters []raft.Server
+	for _, server := range s.raft.GetConfiguration().Configuration().Servers {
+		if server.Suffrage == raft.Voter && (string(server.ID) == id || id == "" && string(server.ID) != s.o.ServerID) {
+			voters = append(voters, server)
 		}
 	}
-	return fault.New(fault.NotFound, "The cluster has no voter %q.", id)
+	if len(voters) == 0 {
+		return fault.New(fault.NotFound, "The cluster has no voter %q to hand the office to.", id)
+	}
+	reign := s.nudges.Load()
+	if reign == nil {
+		return errQuorum(raft.ErrNotLeader)
+	}
+	to, ok := s.firstHeard(ctx, reign.term, voters)
+	if !ok {
+		return fault.New(fault.Unavailable, "No voter that could take the office answered.").With("service", "quorum").After(time.Second)
+	}
+	return s.change(ctx, func() raft.Future { return s.raft.LeadershipTransferToServer(to.ID, to.Address) })
 }
 
 // change runs one change of the members and waits for it. Changes go one at a time: raft refuses the next until the one

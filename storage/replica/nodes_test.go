@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/storage/replica"
@@ -289,6 +291,31 @@ func TestCluster_Transfer(t *testing.T) {
 	}
 	if err := c.nodes[0].store.Transfer(t.Context(), "nobody"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a transfer to nobody: %v", err)
+	}
+	c.mustAgree(t)
+}
+
+// TestCluster_DiskFloor: a leader whose disk is nearly full hands the office on, and the cluster goes on working.
+func TestCluster_DiskFloor(t *testing.T) {
+	reg := storage.NewRegistry()
+	count := counter(reg)
+	disks := make([]*vfs.MemFS, 3)
+	free := func(i int, n uint64) { disks[i].TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: 1 << 30}) }
+	c := mustCluster(t, 3, reg, func(i int, o *replica.Options) {
+		disks[i] = vfs.NewMem()
+		free(i, 1<<29)
+		o.Dir, o.FS, o.DiskFloorBytes = "node", disks[i], 64<<20
+	})
+	leader, _ := c.leader(t)
+	free(slices.Index(c.nodes, leader), 32<<20)
+	c.mustWait(t, leader, func(context.Context) error {
+		if now, _ := c.leader(t); now == leader {
+			return errors.New("still in office")
+		}
+		return nil
+	})
+	if _, _, err := count.Do(t.Context(), leader.store, "", "k"); err != nil {
+		t.Errorf("asked at the node whose disk is full, with another leader: %v", err)
 	}
 	c.mustAgree(t)
 }

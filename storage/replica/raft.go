@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,9 @@ const (
 	// stallAlone and stall are how long one write to the log may hang before the process ends: a leader with a hung disk
 	// goes on sending heartbeats, and stays leader.
 	stallAlone, stall = 60 * time.Second, 10 * time.Second
+	// handAgain is how long a leader on a full disk waits before it tries once more to hand the office on: the others may be
+	// as full.
+	handAgain = 10 * time.Second
 )
 
 func (s *Store) startRaft() error {
@@ -145,22 +149,31 @@ func (s *Store) snapshot() error {
 	return s.raft.Snapshot().Error()
 }
 
-// watchStalls ends the process when a write to the log hangs.
-func (s *Store) watchStalls() {
+// watchDisk ends the process when a write to the log hangs: the office can't be handed on then, because raft itself hangs in
+// the write. A leader whose disk is full to the floor, which refuses all commands, hands it on.
+func (s *Store) watchDisk() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var handed time.Time
 	for {
 		select {
 		case <-tick.C:
 		case <-s.stop:
 			return
 		}
-		since := s.logs.busy.Load()
-		if since == 0 {
+		if since := s.logs.busy.Load(); since != 0 {
+			if hung := time.Since(time.Unix(0, since)); hung > pick(s.alone(), stallAlone, stall) {
+				s.die(fmt.Errorf("storage: a write to the log hangs since %v", hung.Round(time.Second)))
+			}
+		}
+		if !s.disk.low.Load() || !s.queue.isOpen() || s.soleVoter() || time.Since(handed) < handAgain {
 			continue
 		}
-		if hung := time.Since(time.Unix(0, since)); hung > pick(s.alone(), stallAlone, stall) {
-			s.die(fmt.Errorf("storage: a write to the log hangs since %v", hung.Round(time.Second)))
+		handed = time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*s.o.timeouts().election)
+		if err := s.Transfer(ctx, ""); err != nil {
+			s.log.Warn("the disk is nearly full, and the office could not be handed on", zap.Error(err))
 		}
+		cancel()
 	}
 }

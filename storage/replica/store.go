@@ -134,7 +134,7 @@ func (s *Store) Start(ctx context.Context) error {
 	s.background.Go(s.observe)
 	s.background.Go(s.snapshotLoop)
 	s.background.Go(func() { s.disk.watch(s.stop) })
-	s.background.Go(s.watchStalls)
+	s.background.Go(s.watchDisk)
 	return nil
 }
 
@@ -163,7 +163,11 @@ func (s *Store) Close() error {
 		case <-s.vacant:
 		case <-time.After(s.o.timeouts().election):
 		}
-		err = s.raft.Shutdown().Error()
+		down := s.raft.Shutdown()
+		if t, ok := s.trans.(raft.WithClose); ok {
+			_ = t.Close() // raft would wait for its calls first, and one to a member that hangs may last
+		}
+		err = down.Error()
 		s.background.Wait()
 	}
 	return errors.Join(err, s.closeFiles())
