@@ -65,6 +65,9 @@ type Error struct {
 	Details map[string]any
 	// RetryAfter, when positive, is sent as Retry-After, rounded up to whole seconds.
 	RetryAfter time.Duration
+	// CorrelationID names the request in the logs and the audit of the node that refused it. Package api/client sets it on
+	// what it rebuilds; an error that was born in this process has none, the door knows its request's.
+	CorrelationID string
 	// Err is the cause, for logs only.
 	Err error
 }
