@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/nexixai/agentos/node"
 )
@@ -36,6 +37,7 @@ type app struct {
 	tenant   string
 	apiURL   string
 	keyFile  string
+	caFile   string
 }
 
 // run executes one command line and returns its exit code.
@@ -67,7 +69,7 @@ A node is found through the deployment that "agentos up" made (--state-dir, --or
 		Example:           "  agentos up\n  agentos runs create --agent agt_sample_echo_v1 --text hello --watch\n  agentos nuke --yes-really",
 		SilenceUsage:      true,
 		SilenceErrors:     true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkGlobals() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.globals(cmd.Flags()) },
 	}
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.output, "output", "o", "table", "form of what is printed: table or json")
@@ -75,12 +77,13 @@ A node is found through the deployment that "agentos up" made (--state-dir, --or
 	flags.StringVar(&a.org, "org", "", "organisation of the deployment to speak to; the first when left out")
 	flags.StringVar(&a.as, "as", "", "whose key to use: tenant_user, tenant_admin or platform_admin; what the command needs when left out")
 	flags.StringVar(&a.tenant, "tenant", "", "tenant to act in; the deployment's default tenant when left out")
-	flags.StringVar(&a.apiURL, "api-url", a.getenv("AGENTOS_API_URL", ""), "node to speak to, instead of the deployment's (AGENTOS_API_URL)")
-	flags.StringVar(&a.keyFile, "key-file", a.getenv("AGENTOS_KEY_FILE", ""), "file that holds the API key to use (AGENTOS_KEY_FILE)")
+	flags.StringVar(&a.apiURL, "api-url", "", "node to speak to, instead of the deployment's (AGENTOS_API_URL)")
+	flags.StringVar(&a.keyFile, "key-file", "", "file that holds the API key to use (AGENTOS_KEY_FILE)")
+	flags.StringVar(&a.caFile, "ca-file", "", "certificates to trust for https, PEM, instead of the system's (AGENTOS_CA_FILE)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	root.AddCommand(
 		a.nodeCommand(), a.upCommand(), a.statusCommand(), a.validateCommand(), a.logsCommand(), a.redeployCommand(), a.nukeCommand(),
-		a.runsCommand(), a.agentsCommand(), a.tenantsCommand(), a.keysCommand(), a.modelsCommand(), a.auditCommand(), a.versionCommand(),
+		a.runsCommand(), a.agentsCommand(), a.toolsCommand(), a.memoryCommand(), a.tenantsCommand(), a.keysCommand(), a.modelsCommand(), a.auditCommand(), a.versionCommand(),
 	)
 	refuseStrangers(root)
 	return root
@@ -111,7 +114,17 @@ func (a *app) getenv(name, fallback string) string {
 	return fallback
 }
 
-func (a *app) checkGlobals() error {
+// globals completes the flags of every command from the environment and the environment file, and checks them.
+func (a *app) globals(flags *pflag.FlagSet) error {
+	file, err := node.ReadEnvFile(a.envFile())
+	if err != nil {
+		return &codedError{code: exitUsage, err: err}
+	}
+	for name, v := range map[string]*string{"api-url": &a.apiURL, "key-file": &a.keyFile, "ca-file": &a.caFile} {
+		if !flags.Changed(name) {
+			*v = a.getenv(node.EnvName(name), file[node.EnvName(name)])
+		}
+	}
 	switch a.output {
 	case "table", "json":
 	default:

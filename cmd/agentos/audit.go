@@ -2,18 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/tenancy/audit"
 )
-
-const auditPath = "/v1/admin/audit"
 
 func (a *app) auditCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -27,7 +26,8 @@ func (a *app) auditCommand() *cobra.Command {
 
 func (a *app) auditListCommand() *cobra.Command {
 	var p page
-	var action, from, to string
+	var f client.AuditFilter
+	var from, to string
 	var oneALine bool
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -36,30 +36,42 @@ func (a *app) auditListCommand() *cobra.Command {
   agentos audit list --all --lines > audit.jsonl`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := url.Values{}
-			set(q, "tenant_id", a.tenant)
-			set(q, "action", action)
-			set(q, "from", from)
-			set(q, "to", to)
-			if oneALine {
-				return a.auditLines(cmd, p, q)
+			f.TenantID = a.tenant
+			if err := errors.Join(timeFlag("--from", from, &f.From), timeFlag("--to", to, &f.To)); err != nil {
+				return err
 			}
-			return a.list(cmd.Context(), p, a.auditRole(), auditPath, "records", q, func(t *table, raw json.RawMessage) error {
-				var r audit.Record
-				if err := json.Unmarshal(raw, &r); err != nil {
-					return err
-				}
-				t.row(r.Sequence, r.Time, r.Principal, r.Action, r.Resource, r.Outcome, r.CorrelationID)
-				return nil
-			}, "record", "time", "principal", "action", "resource", "outcome", "correlation")
+			records := listing[client.AuditRecord]{
+				role: a.auditRole(), plural: "records", from: func(c *client.Client) *client.List[client.AuditRecord] { return c.Audit(f) },
+				row: func(t *table, r client.AuditRecord) {
+					t.row(r.Sequence, r.Time, r.Principal, r.Action, r.Resource, r.Outcome, r.CorrelationID)
+				},
+				heads: []string{"record", "time", "principal", "action", "resource", "outcome", "correlation"},
+			}
+			if oneALine {
+				return a.auditLines(cmd.Context(), records, p)
+			}
+			return records.show(cmd.Context(), a, p)
 		},
 	}
 	p.flags(cmd)
-	cmd.Flags().StringVar(&action, "action", "", "only this action, such as run.create")
+	cmd.Flags().StringVar(&f.Action, "action", "", "only this action, such as run.create")
 	cmd.Flags().StringVar(&from, "from", "", "only from this time on (RFC 3339)")
 	cmd.Flags().StringVar(&to, "to", "", "only before this time (RFC 3339)")
+	cmd.Flags().BoolVar(&f.Newest, "newest", false, "newest first")
 	cmd.Flags().BoolVar(&oneALine, "lines", false, "print each record as JSON on one line, as verify --file reads it")
 	return cmd
+}
+
+func timeFlag(name, value string, into *time.Time) error {
+	if value == "" {
+		return nil
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return usage("%s is %q, which is no time such as 2026-01-31T12:00:00Z", name, value)
+	}
+	*into = t
+	return nil
 }
 
 // auditRole is the administrator whose chain is read: the tenant's own, or the platform's for a tenant that is named.
@@ -70,34 +82,27 @@ func (a *app) auditRole() string {
 	return roleTenantAdmin
 }
 
-func (a *app) auditLines(cmd *cobra.Command, p page, q url.Values) error {
-	c, err := a.dial(a.auditRole())
+func (a *app) auditLines(ctx context.Context, records listing[client.AuditRecord], p page) error {
+	items, _, err := records.ask(ctx, a, p)
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	records, _, err := collect(cmd.Context(), c, p, auditPath, "records", q)
-	if err != nil {
-		return err
+	var b bytes.Buffer
+	for _, i := range items {
+		if err := line(&b, i.raw); err != nil {
+			return err
+		}
 	}
-	text, err := jsonLines(records)
-	if err != nil {
-		return err
-	}
-	_, err = a.out.Write(text)
+	_, err = a.out.Write(b.Bytes())
 	return err
 }
 
-// jsonLines puts each value on one line, without changing it.
-func jsonLines(values []json.RawMessage) ([]byte, error) {
-	var b bytes.Buffer
-	for _, v := range values {
-		if err := json.Compact(&b, v); err != nil {
-			return nil, err
-		}
-		b.WriteByte('\n')
+// line puts a value on one line, without changing it.
+func line(b *bytes.Buffer, v json.RawMessage) error {
+	if err := json.Compact(b, v); err != nil {
+		return err
 	}
-	return b.Bytes(), nil
+	return b.WriteByte('\n')
 }
 
 // verdict is what verify says.
@@ -124,7 +129,7 @@ seen by comparing the number of records. Otherwise the chains of all tenants are
 			if file != "" {
 				found, err = a.verifyFile(file)
 			} else {
-				found, err = a.verifyNode(cmd)
+				found, err = a.verifyNode(cmd.Context())
 			}
 			if err != nil {
 				return err
@@ -179,14 +184,18 @@ func (a *app) verifyFile(name string) ([]verdict, error) {
 		Records []json.RawMessage `json:"records"`
 	}
 	if json.Unmarshal(raw, &list) == nil && list.Records != nil { // what --output json printed
-		if raw, err = jsonLines(list.Records); err != nil {
-			return nil, err
+		var b bytes.Buffer
+		for _, r := range list.Records {
+			if err := line(&b, r); err != nil {
+				return nil, err
+			}
 		}
+		raw = b.Bytes()
 	}
 	return []verdict{verifyText(name, raw, nil)}, nil
 }
 
-func (a *app) verifyNode(cmd *cobra.Command) ([]verdict, error) {
+func (a *app) verifyNode(ctx context.Context) ([]verdict, error) {
 	c, err := a.dial(rolePlatformAdmin)
 	if err != nil {
 		return nil, err
@@ -194,64 +203,41 @@ func (a *app) verifyNode(cmd *cobra.Command) ([]verdict, error) {
 	defer c.close()
 	chains := []string{a.tenant}
 	if a.tenant == "" {
-		if chains, err = allTenants(cmd, c); err != nil {
-			return nil, err
+		chains = []string{client.PlatformChain} // which stands first
+		for t, err := range c.Tenants().All(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			chains = append(chains, t.ID)
 		}
 	}
 	var found []verdict
-	for _, tenant := range chains {
-		v, err := a.verifyChain(cmd, c, tenant)
+	for _, chain := range chains {
+		v, err := verifyChain(ctx, c, chain)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("chain of %s: %w", chain, err)
 		}
 		found = append(found, v)
 	}
 	return found, nil
 }
 
-func allTenants(cmd *cobra.Command, c *conn) ([]string, error) {
-	items, _, err := collect(cmd.Context(), c, page{all: true}, tenantsPath, "tenants", url.Values{})
-	if err != nil {
-		return nil, err
-	}
-	ids := []string{"platform"} // the platform's own chain stands first
-	for _, item := range items {
-		var v tenantView
-		if err := json.Unmarshal(item, &v); err != nil {
-			return nil, err
-		}
-		ids = append(ids, v.ID)
-	}
-	return ids, nil
-}
-
 // verifyChain reads one chain and verifies it up to the end that the node names beside the last page.
-func (a *app) verifyChain(cmd *cobra.Command, c *conn, tenant string) (verdict, error) {
-	q := url.Values{"tenant_id": {tenant}, "limit": {"500"}}
+func verifyChain(ctx context.Context, c *conn, chain string) (verdict, error) {
 	var text bytes.Buffer
 	var head *audit.Head
-	for {
-		raw, err := c.raw(cmd.Context(), http.MethodGet, auditPath+"?"+q.Encode(), nil)
-		if err != nil {
-			return verdict{}, fmt.Errorf("chain of %s: %w", tenant, err)
-		}
-		var body struct {
-			Records []json.RawMessage `json:"records"`
-			Next    *string           `json:"next_cursor"`
-			Head    *audit.Head       `json:"head"`
-		}
-		if err := json.Unmarshal(raw, &body); err != nil {
-			return verdict{}, err
-		}
-		page, err := jsonLines(body.Records)
+	for page, err := range c.Audit(client.AuditFilter{TenantID: chain}).Pages(ctx) {
 		if err != nil {
 			return verdict{}, err
 		}
-		text.Write(page)
-		head = body.Head
-		if body.Next == nil || *body.Next == "" {
-			return verifyText(tenant, text.Bytes(), head), nil
+		for _, r := range page.Raw {
+			if err := line(&text, r); err != nil {
+				return verdict{}, err
+			}
 		}
-		q.Set("cursor", *body.Next)
+		if err := page.Beside("head", &head); err != nil {
+			return verdict{}, err
+		}
 	}
+	return verifyText(chain, text.Bytes(), head), nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/node"
 	"github.com/nexixai/agentos/node/fleet"
@@ -110,15 +111,18 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 // describe is the error in words for a person: of an answer from a node, its message and how to ask about it.
 func (a *app) describe(err error) string {
 	e, ok := errors.AsType[*fault.Error](err)
-	if !ok {
+	if !ok || errors.Is(err, client.ErrCut) {
 		return err.Error()
 	}
-	text := fmt.Sprintf("%s (%s)", strings.TrimSuffix(e.Message, "."), e.Code)
+	text := fmt.Sprintf("%s (%s)", plain(strings.TrimSuffix(e.Message, ".")), e.Code)
 	if field, ok := e.Details["field"].(string); ok {
 		text += ", field " + field
 	}
 	if e.RetryAfter > 0 {
 		text += fmt.Sprintf(", try again in %v", e.RetryAfter)
+	}
+	if e.CorrelationID != "" && (e.Code == fault.Internal || e.Code == fault.Unavailable || e.Code == fault.Timeout) {
+		text += ", correlation id " + plain(e.CorrelationID)
 	}
 	return text
 }
@@ -139,6 +143,9 @@ func judge(err error) (code int, hint string) {
 	}
 	if errors.Is(err, fleet.ErrNoDeployment) {
 		return exitNotFound, "agentos up makes one; --state-dir names another; --api-url and --key-file speak to any node"
+	}
+	if errors.Is(err, client.ErrCut) {
+		return exitCut, "agentos status says whether the node runs"
 	}
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return judgeFault(e)

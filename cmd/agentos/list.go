@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"net/http"
-	"net/url"
-	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/api/client"
 )
 
 // page are the flags of a command that lists.
@@ -18,78 +16,87 @@ type page struct {
 }
 
 func (p *page) flags(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&p.limit, "limit", 50, "how many to show, 1 to 500")
+	cmd.Flags().IntVar(&p.limit, "limit", client.DefaultLimit, "how many to show, 1 to 500")
 	cmd.Flags().BoolVar(&p.all, "all", false, "show all, page by page")
 }
 
-// set adds a query parameter that is not empty.
-func set(q url.Values, name, v string) {
-	if v != "" {
-		q.Set(name, v)
-	}
+// listing is a command that lists.
+type listing[T any] struct {
+	role   string
+	plural string // as the contract calls them
+	from   func(*client.Client) *client.List[T]
+	row    func(*table, T)
+	heads  []string
 }
 
-// list asks for a list and prints it: as one table, or as one JSON object with all that was asked for.
-func (a *app) list(ctx context.Context, p page, role, path, plural string, q url.Values, row func(*table, json.RawMessage) error, heads ...string) error {
-	if p.limit < 1 || p.limit > 500 {
-		return usage("--limit is %d, which is not between 1 and 500", p.limit)
-	}
-	c, err := a.dial(role)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	items, next, err := collect(ctx, c, p, path, plural, q)
+// show asks for a list and prints it: as one table, or as one JSON object with all that was asked for.
+func (l listing[T]) show(ctx context.Context, a *app, p page) error {
+	items, next, err := l.ask(ctx, a, p)
 	if err != nil {
 		return err
 	}
 	if a.output == "json" {
-		return a.json(map[string]any{plural: items, "next_cursor": next})
-	}
-	t := newTable(a.out, heads...)
-	for _, item := range items {
-		if err := row(t, item); err != nil {
-			return fmt.Errorf("the node's answer can't be read: %w", err)
+		raw := make([]json.RawMessage, len(items))
+		for i, item := range items {
+			raw[i] = item.raw
 		}
+		body := map[string]any{l.plural: raw, "next_cursor": nil}
+		if next != "" {
+			body["next_cursor"] = next
+		}
+		return a.json(body)
+	}
+	t := newTable(a.out, l.heads...)
+	for _, item := range items {
+		l.row(t, item.value)
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
-	if next != nil {
+	if next != "" {
 		a.say("there is more; --all shows it")
 	}
 	return nil
 }
 
-// collect asks for one page, or for all of them.
-func collect(ctx context.Context, c *conn, p page, path, plural string, q url.Values) (items []json.RawMessage, next *string, err error) {
-	items = []json.RawMessage{}
-	q.Set("limit", strconv.Itoa(p.limit))
+// ask collects what is to be shown. next is where to go on, "" at the end.
+func (l listing[T]) ask(ctx context.Context, a *app, p page) (items []item[T], next string, err error) {
+	if p.limit < 1 || p.limit > client.MaxLimit {
+		return nil, "", usage("--limit is %d, which is not between 1 and %d", p.limit, client.MaxLimit)
+	}
+	c, err := a.dial(l.role)
+	if err != nil {
+		return nil, "", err
+	}
+	defer c.close()
+	return collect(ctx, l.from(c.Client), p)
+}
+
+// item is one thing of a list, and how it came.
+type item[T any] struct {
+	value T
+	raw   json.RawMessage
+}
+
+func collect[T any](ctx context.Context, l *client.List[T], p page) (items []item[T], next string, err error) {
+	add := func(page *client.Page[T]) {
+		for i := range page.Items {
+			items = append(items, item[T]{page.Items[i], page.Raw[i]})
+		}
+	}
 	if p.all {
-		q.Set("limit", "500")
-	}
-	for {
-		raw, err := c.raw(ctx, http.MethodGet, path+"?"+q.Encode(), nil)
-		if err != nil {
-			return nil, nil, err
-		}
-		var body map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &body); err != nil {
-			return nil, nil, err
-		}
-		var some []json.RawMessage
-		if err := json.Unmarshal(body[plural], &some); err != nil {
-			return nil, nil, fmt.Errorf("the node's answer holds no list of %s: %w", plural, err)
-		}
-		items, next = append(items, some...), nil
-		if cursor := body["next_cursor"]; len(cursor) > 0 {
-			if err := json.Unmarshal(cursor, &next); err != nil {
-				return nil, nil, err
+		for page, err := range l.Pages(ctx) {
+			if err != nil {
+				return nil, "", err
 			}
+			add(page)
 		}
-		if next == nil || !p.all {
-			return items, next, nil
-		}
-		q.Set("cursor", *next)
+		return items, "", nil
 	}
+	page, err := l.Page(ctx, "", p.limit)
+	if err != nil {
+		return nil, "", err
+	}
+	add(page)
+	return items, page.Next, nil
 }

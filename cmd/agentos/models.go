@@ -1,11 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/api/client"
 )
 
 func (a *app) modelsCommand() *cobra.Command {
@@ -33,45 +33,25 @@ func (a *app) modelsListCommand() *cobra.Command {
 		Example: "  agentos models list",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial(roleUser)
-			if err != nil {
-				return err
-			}
-			defer c.close()
-			raw, err := c.raw(cmd.Context(), http.MethodGet, "/v1/models", nil)
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.json(raw)
-			}
-			var body struct {
-				Models []struct {
-					ID           string   `json:"model_id"`
-					Provider     string   `json:"provider"`
-					Capabilities []string `json:"capabilities"`
-					Context      int64    `json:"context_window_tokens"`
-					Tiers        []string `json:"tiers"`
-				} `json:"models"`
-			}
-			if err := json.Unmarshal(raw, &body); err != nil {
-				return err
-			}
-			t := newTable(a.out, "model", "backend", "can", "context", "tiers")
-			for _, m := range body.Models {
-				t.row(m.ID, m.Provider, m.Capabilities, m.Context, m.Tiers)
-			}
-			return t.flush()
+			return listing[client.Model]{
+				role: roleUser, plural: "models", from: (*client.Client).Models,
+				row: func(t *table, m client.Model) {
+					t.row(m.ID, m.Provider, m.Capabilities, m.ContextWindowTokens, m.Tiers)
+				},
+				heads: []string{"model", "backend", "can", "context", "tiers"},
+			}.show(cmd.Context(), a, page{all: true, limit: 1})
 		},
 	}
 }
 
 func (a *app) modelsChatCommand() *cobra.Command {
-	var model, text, system string
-	var most int
+	var req client.ChatRequest
+	var text, system string
 	cmd := &cobra.Command{
 		Use:   "chat --text TEXT",
 		Short: "Ask a model one question, under the tenant's policy and budget",
+		Long: `Ask a model one question, under the tenant's policy and budget. The answer is printed as it comes; as JSON it is printed
+whole, once it's there.`,
 		Example: `  agentos models chat --text "hello"
   cat question.txt | agentos models chat --model tier:balanced --text -`,
 		Args: none,
@@ -79,69 +59,58 @@ func (a *app) modelsChatCommand() *cobra.Command {
 			if !cmd.Flags().Changed("text") {
 				return usage("%s needs --text, which may be - for standard input", cmd.CommandPath())
 			}
-			if text == "-" {
-				raw, err := a.readFile("-")
-				if err != nil {
-					return err
-				}
-				text = string(raw)
+			text, err := a.readText(text)
+			if err != nil {
+				return err
 			}
-			messages := []map[string]any{}
 			if system != "" {
-				messages = append(messages, map[string]any{"role": "system", "content": system})
+				req.Messages = append(req.Messages, client.Message{Role: "system", Content: system})
 			}
-			body := map[string]any{"model": model, "messages": append(messages, map[string]any{"role": "user", "content": text})}
-			if most > 0 {
-				body["max_tokens"] = most
-			}
-			return a.chat(cmd, body)
+			req.Messages = append(req.Messages, client.Message{Role: "user", Content: text})
+			return a.chat(cmd, req)
 		},
 	}
-	cmd.Flags().StringVar(&model, "model", "tier:fast", "tier:fast, tier:balanced, tier:premium, or a model's id")
+	cmd.Flags().StringVar(&req.Model, "model", "tier:fast", "tier:fast, tier:balanced, tier:premium, or a model's id")
 	cmd.Flags().StringVar(&text, "text", "", "what to ask; - reads standard input")
 	cmd.Flags().StringVar(&system, "system", "", "instructions to stand before it")
-	cmd.Flags().IntVar(&most, "max-tokens", 0, "most tokens of the answer")
+	cmd.Flags().IntVar(&req.MaxTokens, "max-tokens", 0, "most tokens of the answer")
 	return cmd
 }
 
-func (a *app) chat(cmd *cobra.Command, body any) error {
+func (a *app) chat(cmd *cobra.Command, req client.ChatRequest) error {
 	c, err := a.dial(roleUser)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	raw, err := c.raw(cmd.Context(), http.MethodPost, "/v1/chat/completions", body)
-	if err != nil {
-		return err
-	}
 	if a.output == "json" {
-		return a.json(raw)
-	}
-	var answer struct {
-		Choices []struct {
-			Message struct {
-				Content string `json:"content"`
-			} `json:"message"`
-		} `json:"choices"`
-		Usage struct {
-			Total int64 `json:"total_tokens"`
-		} `json:"usage"`
-		Route struct {
-			Backend string `json:"backend"`
-			Model   string `json:"model"`
-		} `json:"route"`
-		Policy struct {
-			Decision string `json:"decision"`
-		} `json:"policy_outcome"`
-	}
-	if err := json.Unmarshal(raw, &answer); err != nil {
-		return err
-	}
-	for _, choice := range answer.Choices {
-		if _, err := fmt.Fprintln(a.out, lines(choice.Message.Content)); err != nil {
+		if _, err := c.Chat(cmd.Context(), req); err != nil {
 			return err
 		}
+		return a.json(c.body())
 	}
-	a.say("%s/%s, %d tokens, policy %s", plain(answer.Route.Backend), plain(answer.Route.Model), answer.Usage.Total, plain(answer.Policy.Decision))
+	var last client.ChatAnswer // what is told once, at the end
+	begun := false
+	for piece, err := range c.ChatStream(cmd.Context(), req) {
+		if err != nil {
+			if begun {
+				fmt.Fprintln(a.out)
+			}
+			return err
+		}
+		for _, choice := range piece.Choices {
+			begun = begun || choice.Delta.Content != ""
+			if _, err := fmt.Fprint(a.out, lines(choice.Delta.Content)); err != nil {
+				return err
+			}
+		}
+		if piece.Usage != nil {
+			last = *piece
+		}
+	}
+	fmt.Fprintln(a.out)
+	if last.Route != nil && last.PolicyOutcome != nil {
+		a.say("%s/%s, %d tokens, policy %s", plain(last.Route.Backend), plain(last.Route.Model), last.Usage.TotalTokens, plain(last.PolicyOutcome.Decision))
+	}
 	return nil
 }

@@ -44,7 +44,11 @@ func (a *app) loadSettings(flags *pflag.FlagSet) (*node.Config, error) {
 	if !flags.Changed("config") {
 		file = a.getenv("AGENTOS_CONFIG", "")
 	}
-	config, err := node.Load(node.Sources{Flags: given, Env: a.env, File: file})
+	vars, err := node.ReadEnvFile(a.envFile())
+	if err != nil {
+		return nil, &codedError{code: exitUsage, err: err}
+	}
+	config, err := node.Load(node.Sources{Flags: given, Env: a.env, EnvFile: vars, File: file})
 	if err != nil {
 		return nil, &codedError{code: exitUsage, err: err, hint: "docs/configuration.md lists every setting"}
 	}

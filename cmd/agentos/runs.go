@@ -1,50 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/api/client"
 )
-
-// runView is what the tables show of a run.
-type runView struct {
-	ID          string     `json:"run_id"`
-	AgentID     string     `json:"agent_id"`
-	Status      string     `json:"status"`
-	CreatedAt   time.Time  `json:"created_at"`
-	CompletedAt *time.Time `json:"completed_at"`
-	Output      *struct {
-		Text string `json:"text"`
-	} `json:"output"`
-	Error *struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	} `json:"error"`
-	Summary struct {
-		Steps      int `json:"steps_total"`
-		ToolCalls  int `json:"tool_calls_total"`
-		ModelCalls int `json:"model_calls_total"`
-	} `json:"summary"`
-	Usage struct {
-		Total int64   `json:"total_tokens"`
-		Cost  float64 `json:"cost_usd"`
-	} `json:"usage"`
-	Placement struct {
-		StackID string `json:"stack_id"`
-	} `json:"placement"`
-}
-
-func (r *runView) took() string {
-	if r.CompletedAt == nil {
-		return ""
-	}
-	return r.CompletedAt.Sub(r.CreatedAt).Round(time.Millisecond).String()
-}
 
 func (a *app) runsCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -68,87 +31,84 @@ func (a *app) runsGetCommand() *cobra.Command {
 				return err
 			}
 			defer c.close()
-			raw, err := c.raw(cmd.Context(), http.MethodGet, "/v1/runs/"+url.PathEscape(args[0]), nil)
+			r, err := c.GetRun(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			return a.printRun(raw)
+			return a.printRun(c, r)
 		},
 	}
 }
 
-// printRun prints the body of an answer that holds one run.
-func (a *app) printRun(raw json.RawMessage) error {
-	if a.output == "json" {
-		return a.json(raw)
+// took is how long a run that has ended took.
+func took(r *client.Run) string {
+	if r.CompletedAt == nil {
+		return ""
 	}
-	var body struct {
-		Run runView `json:"run"`
+	return r.CompletedAt.Sub(r.CreatedAt).Round(time.Millisecond).String()
+}
+
+func (a *app) printRun(c *conn, r *client.Run) error {
+	err := a.told(c, func(t *table) {
+		t.row("run", r.ID)
+		t.row("agent", r.AgentID)
+		t.row("status", r.Status)
+		t.row("node", r.Placement.StackID)
+		t.row("created", r.CreatedAt)
+		t.row("took", took(r))
+		t.row("steps", fmt.Sprintf("%d, with %d model and %d tool calls", r.Summary.Steps, r.Summary.ModelCalls, r.Summary.ToolCalls))
+		t.row("tokens", fmt.Sprintf("%d, %.6f USD", r.Usage.TotalTokens, r.Usage.CostUSD))
+		if r.CancelRequestedAt != nil && !r.Final() {
+			t.row("cancel", "asked for at "+cell(r.CancelRequestedAt))
+		}
+		if r.Error != nil {
+			t.row("error", string(r.Error.Code)+": "+r.Error.Message)
+		}
+	})
+	if err == nil && a.output != "json" && r.Output != nil {
+		_, err = fmt.Fprintln(a.out, "\n"+lines(r.Output.Text))
 	}
-	if err := json.Unmarshal(raw, &body); err != nil {
-		return err
-	}
-	r := body.Run
-	t := newTable(a.out)
-	t.row("run", r.ID)
-	t.row("agent", r.AgentID)
-	t.row("status", r.Status)
-	t.row("node", r.Placement.StackID)
-	t.row("created", r.CreatedAt)
-	t.row("took", r.took())
-	t.row("steps", fmt.Sprintf("%d, with %d model and %d tool calls", r.Summary.Steps, r.Summary.ModelCalls, r.Summary.ToolCalls))
-	t.row("tokens", fmt.Sprintf("%d, %.6f USD", r.Usage.Total, r.Usage.Cost))
-	if r.Error != nil {
-		t.row("error", r.Error.Code+": "+r.Error.Message)
-	}
-	if err := t.flush(); err != nil {
-		return err
-	}
-	if r.Output != nil {
-		_, err := fmt.Fprintln(a.out, "\n"+lines(r.Output.Text))
-		return err
-	}
-	return nil
+	return err
 }
 
 func (a *app) runsListCommand() *cobra.Command {
 	var p page
-	var agent, status string
+	var f client.RunFilter
 	var labels []string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List runs, newest first",
 		Example: "  agentos runs list --agent agt_sample_echo_v1 --status completed --limit 10",
 		Args:    none,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := url.Values{}
-			set(q, "agent_id", agent)
-			set(q, "status", status)
-			for _, l := range labels {
-				q.Add("label", strings.Replace(l, "=", ":", 1))
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if f.Labels, err = labelFlags(labels); err != nil {
+				return err
 			}
-			return a.list(cmd.Context(), p, roleUser, "/v1/runs", "runs", q, func(t *table, raw json.RawMessage) error {
-				var r runView
-				if err := json.Unmarshal(raw, &r); err != nil {
-					return err
-				}
-				note := ""
-				switch {
-				case r.Error != nil:
-					note = r.Error.Code
-				case r.Output != nil:
-					note = cut(plain(r.Output.Text), 50)
-				}
-				t.row(r.ID, r.AgentID, r.Status, r.CreatedAt, r.took(), r.Usage.Total, note)
-				return nil
-			}, "run", "agent", "status", "created", "took", "tokens", "outcome")
+			return listing[client.Run]{
+				role: roleUser, plural: "runs", from: func(c *client.Client) *client.List[client.Run] { return c.Runs(f) },
+				row: func(t *table, r client.Run) {
+					t.row(r.ID, r.AgentID, r.Status, r.CreatedAt, took(&r), r.Usage.TotalTokens, outcome(&r))
+				},
+				heads: []string{"run", "agent", "status", "created", "took", "tokens", "outcome"},
+			}.show(cmd.Context(), a, p)
 		},
 	}
 	p.flags(cmd)
-	cmd.Flags().StringVar(&agent, "agent", "", "only runs of this agent")
-	cmd.Flags().StringVar(&status, "status", "", "only runs that are queued, running, completed, failed or canceled")
+	cmd.Flags().StringVar(&f.AgentID, "agent", "", "only runs of this agent")
+	cmd.Flags().StringVar(&f.Status, "status", "", "only runs that are queued, running, completed, failed or canceled")
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "only runs with this label, KEY=VALUE; may be repeated")
 	return cmd
+}
+
+// outcome is what a run came to, in a few words.
+func outcome(r *client.Run) string {
+	switch {
+	case r.Error != nil:
+		return string(r.Error.Code)
+	case r.Output != nil:
+		return cut(plain(r.Output.Text), 50)
+	}
+	return ""
 }
 
 func (a *app) runsCancelCommand() *cobra.Command {
@@ -163,11 +123,11 @@ func (a *app) runsCancelCommand() *cobra.Command {
 				return err
 			}
 			defer c.close()
-			raw, err := c.raw(cmd.Context(), http.MethodPost, "/v1/runs/"+url.PathEscape(args[0])+":cancel", nil)
+			r, err := c.CancelRun(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			return a.printRun(raw)
+			return a.printRun(c, r)
 		},
 	}
 }

@@ -1,19 +1,13 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/api/client"
 )
 
 // runFlags are the flags of runs create.
@@ -43,6 +37,9 @@ that a request which is sent again makes no second run.`,
 			if !cmd.Flags().Changed("text") {
 				return usage("%s needs --text, which may be - for standard input", cmd.CommandPath())
 			}
+			if f.watch && f.dryRun {
+				return usage("%s --dry-run makes no run that could be watched", cmd.CommandPath())
+			}
 			return a.createRun(cmd, f)
 		},
 	}
@@ -61,64 +58,44 @@ that a request which is sent again makes no second run.`,
 	return cmd
 }
 
-// body is the request of the flags; what no flag says is left to the node.
-func (f *runFlags) body(in io.Reader) (map[string]any, error) {
-	text := f.text
-	if text == "-" {
-		raw, err := io.ReadAll(in)
-		if err != nil {
-			return nil, fmt.Errorf("read standard input: %w", err)
-		}
-		text = string(raw)
+// request is what the flags ask for; what no flag says is left to the node.
+func (a *app) request(f runFlags) (client.RunCreate, error) {
+	var req client.RunCreate
+	var err error
+	if req.Input.Text, err = a.readText(f.text); err != nil {
+		return req, err
 	}
-	body := map[string]any{"input": map[string]any{"type": "text", "text": text}}
-	options, tooling := map[string]any{}, map[string]any{}
-	if f.priority != "" {
-		options["priority"] = f.priority
+	if f.priority != "" || f.timeout != 0 || f.maxSteps != 0 {
+		req.Options = &client.RunOptions{Priority: f.priority, TimeoutMS: f.timeout.Milliseconds(), MaxSteps: f.maxSteps}
 	}
-	if f.timeout != 0 {
-		options["timeout_ms"] = f.timeout.Milliseconds()
-	}
-	if f.maxSteps != 0 {
-		options["max_steps"] = f.maxSteps
-	}
-	if f.dryRun {
-		options["dry_run"] = true
-	}
-	if len(options) > 0 {
-		body["run_options"] = options
-	}
-	if f.allow != nil {
-		tooling["tool_allowlist"] = f.allow
-	}
-	if f.deny != nil {
-		tooling["tool_denymap"] = f.deny
-	}
-	if len(tooling) > 0 {
-		body["tooling"] = tooling
+	if f.allow != nil || f.deny != nil {
+		req.Tooling = &client.Tooling{Allowlist: f.allow, Denymap: f.deny}
 	}
 	if len(f.labels) > 0 {
-		labels := map[string]string{}
-		for _, l := range f.labels {
-			key, value, ok := strings.Cut(l, "=")
-			if !ok || key == "" {
-				return nil, usage("--label is %q, which is not KEY=VALUE", l)
-			}
-			labels[key] = value
+		labels, err := labelFlags(f.labels)
+		if err != nil {
+			return req, err
 		}
-		body["context"] = map[string]any{"labels": labels}
+		req.Context = &client.RunContext{Labels: labels}
 	}
-	if !f.dryRun {
-		body["idempotency_key"] = f.key
-		if f.key == "" {
-			body["idempotency_key"] = id.New(id.Idempotency)
+	return req, nil
+}
+
+// labelFlags reads KEY=VALUE pairs.
+func labelFlags(pairs []string) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, l := range pairs {
+		key, value, ok := strings.Cut(l, "=")
+		if !ok || key == "" {
+			return nil, usage("--label is %q, which is not KEY=VALUE", l)
 		}
+		labels[key] = value
 	}
-	return body, nil
+	return labels, nil
 }
 
 func (a *app) createRun(cmd *cobra.Command, f runFlags) error {
-	body, err := f.body(a.in)
+	req, err := a.request(f)
 	if err != nil {
 		return err
 	}
@@ -127,32 +104,40 @@ func (a *app) createRun(cmd *cobra.Command, f runFlags) error {
 		return err
 	}
 	defer c.close()
-	raw, err := c.raw(cmd.Context(), http.MethodPost, "/v1/agents/"+url.PathEscape(f.agent)+"/runs", body)
+	if f.dryRun {
+		d, err := c.DryRun(cmd.Context(), f.agent, req)
+		if err != nil {
+			return err
+		}
+		return a.printDryRun(c, d)
+	}
+	r, err := c.With(client.Call{IdempotencyKey: f.key, Answer: &c.answer}).CreateRun(cmd.Context(), f.agent, req)
 	if err != nil {
 		return err
 	}
-	if f.dryRun {
-		return a.json(raw)
+	if f.watch {
+		return a.watch(cmd.Context(), c, r.ID)
 	}
-	var made struct {
-		Run runView `json:"run"`
-	}
-	if err := json.Unmarshal(raw, &made); err != nil {
-		return fmt.Errorf("the node's answer can't be read: %w", err)
-	}
-	if !f.watch {
-		return a.printRun(raw)
-	}
-	if made.Run.ID == "" {
-		return errors.New("the node's answer names no run")
-	}
-	return a.watch(cmd.Context(), c, made.Run.ID)
+	return a.printRun(c, r)
 }
 
-// readFile reads a file, or standard input for "-".
-func (a *app) readFile(name string) ([]byte, error) {
-	if name == "-" {
-		return io.ReadAll(a.in)
-	}
-	return os.ReadFile(name)
+func (a *app) printDryRun(c *conn, d *client.DryRun) error {
+	return a.told(c, func(t *table) {
+		t.row("would run at", d.Decision.Target)
+		for _, candidate := range d.Candidates {
+			for _, r := range candidate.Reasons {
+				t.row(candidate.StackID, fmt.Sprintf("%s: %s %s", r.Check, map[bool]string{true: "ok", false: "NO"}[r.OK], r.Detail))
+			}
+		}
+		if d.PolicyOutcome != nil {
+			t.row("policy", d.PolicyOutcome.Decision)
+		}
+		for _, q := range d.Quotas {
+			limit := "unlimited"
+			if q.Limit != nil {
+				limit = fmt.Sprint(*q.Limit)
+			}
+			t.row(q.Name, fmt.Sprintf("%g of %s used, %s", q.Used, limit, map[bool]string{true: "ok", false: "EXHAUSTED"}[q.OK]))
+		}
+	})
 }

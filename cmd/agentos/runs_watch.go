@@ -1,16 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/api/client"
 )
 
 func (a *app) runsWatchCommand() *cobra.Command {
@@ -33,94 +33,67 @@ run failed or was canceled, and 9 when its end was not seen.`,
 	}
 }
 
-// envelope is what a line shows of an event.
-type envelope struct {
-	Sequence uint64          `json:"sequence"`
-	Time     time.Time       `json:"time"`
-	Type     string          `json:"type"`
-	Payload  json.RawMessage `json:"payload"`
-}
-
 // watch prints the journal of a run and then its outcome. As JSON each event is one line as it came, and the run is the
 // last.
 func (a *app) watch(ctx context.Context, c *conn, runID string) error {
-	path := "/v1/runs/" + url.PathEscape(runID)
 	final := ""
-	err := c.follow(ctx, runID, func(f frame) (bool, error) {
-		if f.event == "agentos.gap" {
-			a.say("events are missing here: %s", plain(string(f.data)))
-			return false, nil
+	for f, err := range c.Follow(ctx, runID, 0) {
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, client.ErrCut):
+			return &codedError{code: exitCut, err: err, hint: "the run goes on; look again with: agentos runs watch " + runID}
+		case err != nil:
+			return err
+		case f.Gap != nil:
+			a.say("events %d to %d are no longer there (%s)", f.Gap.From, f.Gap.To, plain(f.Gap.Reason))
+			continue
+		case f.Delta(): // what it is part of comes whole
+			continue
 		}
-		if f.id == 0 { // a delta; what it is part of comes whole
-			return false, nil
+		if f.Event.Final() {
+			final = f.Event.Type
 		}
-		var body struct {
-			Event *envelope `json:"event"`
-		}
-		if err := json.Unmarshal(f.data, &body); err != nil || body.Event == nil {
-			return false, fmt.Errorf("an event can't be read: %q", cut(plain(string(f.data)), 200))
-		}
-		if isFinal(body.Event.Type) {
-			final = body.Event.Type
-		}
-		line := string(f.data)
+		line := string(f.Data)
 		if a.output != "json" {
-			line = eventLine(body.Event)
+			line = eventLine(f.Event)
 		}
-		_, err := fmt.Fprintln(a.out, line)
-		return final != "", err
-	})
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil && errors.Is(err, errCut):
-		return &codedError{code: exitCut, err: err, hint: "the run goes on; look again with: agentos runs watch " + runID}
-	case err != nil:
-		return err
+		if _, err := fmt.Fprintln(a.out, line); err != nil {
+			return err
+		}
 	}
-	raw, err := c.raw(ctx, http.MethodGet, path, nil)
+	r, err := c.GetRun(ctx, runID)
 	if err != nil {
 		return err
 	}
 	if a.output == "json" {
-		_, err = fmt.Fprintf(a.out, "%s\n", raw)
+		var b bytes.Buffer
+		if err = line(&b, c.body()); err == nil {
+			_, err = a.out.Write(b.Bytes())
+		}
 	} else {
-		err = a.printOutcome(raw)
+		err = a.printOutcome(r)
 	}
-	if err == nil && final != "agentos.run.completed" {
+	if err == nil && final != client.RunCompleted {
 		err = &codedError{code: exitRunFailed, err: fmt.Errorf("run %s ended with %s", runID, final), hint: "agentos runs get " + runID}
 	}
 	return err
 }
 
 // printOutcome prints what a run came to.
-func (a *app) printOutcome(raw json.RawMessage) error {
-	var body struct {
-		Run runView `json:"run"`
-	}
-	if err := json.Unmarshal(raw, &body); err != nil {
-		return err
-	}
+func (a *app) printOutcome(r *client.Run) error {
 	var err error
-	switch r := body.Run; {
+	switch {
 	case r.Output != nil:
 		_, err = fmt.Fprintln(a.out, "\n"+lines(r.Output.Text))
 	case r.Error != nil:
-		_, err = fmt.Fprintf(a.out, "\n%s: %s\n", plain(r.Error.Code), plain(r.Error.Message))
+		_, err = fmt.Fprintf(a.out, "\n%s: %s\n", plain(string(r.Error.Code)), plain(r.Error.Message))
 	}
 	return err
 }
 
-func isFinal(eventType string) bool {
-	switch eventType {
-	case "agentos.run.completed", "agentos.run.failed", "agentos.run.canceled":
-		return true
-	}
-	return false
-}
-
 // eventLine is one event for the eye: when, which, and what matters of it.
-func eventLine(e *envelope) string {
+func eventLine(e *client.Event) string {
 	kind := strings.TrimPrefix(e.Type, "agentos.")
 	line := fmt.Sprintf("%s  %3d  %-20s  %s", e.Time.Local().Format("15:04:05.000"), e.Sequence, plain(kind), detail(kind, e.Payload))
 	return strings.TrimRight(line, " ")

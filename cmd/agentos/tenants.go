@@ -1,34 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"net/http"
-	"net/url"
+	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nexixai/agentos/api/client"
 )
-
-// tenantView is what the tables show of a tenant.
-type tenantView struct {
-	ID     string `json:"tenant_id"`
-	Name   string `json:"name"`
-	Status string `json:"status"`
-	Plan   string `json:"plan_tier"`
-	Quotas quotas `json:"quotas"`
-}
-
-// quotas keeps the numbers as they were written.
-type quotas map[string]any
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (q *quotas) UnmarshalJSON(raw []byte) error {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	return d.Decode((*map[string]any)(q))
-}
-
-const tenantsPath = "/v1/admin/tenants"
 
 func (a *app) tenantsCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -38,8 +17,8 @@ func (a *app) tenantsCommand() *cobra.Command {
 	}
 	cmd.AddCommand(
 		a.tenantsListCommand(), a.tenantsGetCommand(), a.tenantsCreateCommand(), a.tenantsUpdateCommand(), a.tenantsQuotasCommand(),
-		a.tenantsVerbCommand("enable", "Let a disabled tenant work again"),
-		a.tenantsVerbCommand("disable", "Stop everything of a tenant; its data is kept"),
+		a.tenantsVerbCommand("enable", "Let a disabled tenant work again", (*client.Client).EnableTenant),
+		a.tenantsVerbCommand("disable", "Stop everything of a tenant; its data is kept", (*client.Client).DisableTenant),
 	)
 	return cmd
 }
@@ -52,14 +31,11 @@ func (a *app) tenantsListCommand() *cobra.Command {
 		Example: "  agentos tenants list",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.list(cmd.Context(), p, rolePlatformAdmin, tenantsPath, "tenants", url.Values{}, func(t *table, raw json.RawMessage) error {
-				var v tenantView
-				if err := json.Unmarshal(raw, &v); err != nil {
-					return err
-				}
-				t.row(v.ID, v.Name, v.Status, v.Plan)
-				return nil
-			}, "tenant", "name", "status", "plan")
+			return listing[client.Tenant]{
+				role: rolePlatformAdmin, plural: "tenants", from: (*client.Client).Tenants,
+				row:   func(t *table, v client.Tenant) { t.row(v.ID, v.Name, v.Status, v.PlanTier) },
+				heads: []string{"tenant", "name", "status", "plan"},
+			}.show(cmd.Context(), a, p)
 		},
 	}
 	p.flags(cmd)
@@ -67,56 +43,48 @@ func (a *app) tenantsListCommand() *cobra.Command {
 }
 
 // askTenant makes one admin call and prints the tenant it answers with.
-func (a *app) askTenant(cmd *cobra.Command, method, path string, body any) error {
+func (a *app) askTenant(ask func(*client.Client) (*client.Tenant, error)) error {
 	c, err := a.dial(rolePlatformAdmin)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	raw, err := c.raw(cmd.Context(), method, path, body)
+	v, err := ask(c.Client)
 	if err != nil {
 		return err
 	}
-	if a.output == "json" {
-		return a.json(raw)
-	}
-	var answer struct {
-		Tenant tenantView `json:"tenant"`
-	}
-	if err := json.Unmarshal(raw, &answer); err != nil {
-		return err
-	}
-	v := answer.Tenant
-	t := newTable(a.out)
-	t.row("tenant", v.ID)
-	t.row("name", v.Name)
-	t.row("status", v.Status)
-	t.row("plan", v.Plan)
-	quotaRows(t, v.Quotas)
-	return t.flush()
+	return a.told(c, func(t *table) {
+		t.row("tenant", v.ID)
+		t.row("name", v.Name)
+		t.row("status", v.Status)
+		t.row("plan", v.PlanTier)
+		quotaRows(t, &v.Quotas)
+	})
 }
 
 // quotaRows prints quotas one a line, in a fixed order.
-func quotaRows(t *table, q quotas) {
-	for _, name := range [][2]string{
-		{"runs", "max_concurrent_runs"},
-		{"runs", "run_create_qps"},
-		{"runs", "run_create_burst"},
-		{"tools", "tool_calls_per_minute"},
-		{"models", "token_budget"},
-		{"models", "max_tokens_per_request"},
-		{"models", "max_requests_per_minute"},
-		{"storage", "max_memory_bytes"},
-	} {
-		group, _ := q[name[0]].(map[string]any)
-		v := group[name[1]]
-		if budget, ok := v.(map[string]any); ok {
-			t.row("tokens a "+amount(budget["window"]), amount(budget["max_tokens"]))
-			t.row("USD a "+amount(budget["window"]), amount(budget["max_cost_usd"]))
-			continue
-		}
-		t.row(name[1], amount(v))
+func quotaRows(t *table, q *client.Quotas) {
+	t.row("max_concurrent_runs", amount(q.Runs.MaxConcurrentRuns))
+	t.row("run_create_qps", amount(q.Runs.RunCreateQPS))
+	t.row("run_create_burst", amount(q.Runs.RunCreateBurst))
+	t.row("tool_calls_per_minute", amount(q.Tools.ToolCallsPerMinute))
+	if b := q.Models.TokenBudget; b != nil {
+		t.row("tokens a "+b.Window, amount(b.MaxTokens))
+		t.row("USD a "+b.Window, amount(b.MaxCostUSD))
+	} else {
+		t.row("token_budget", "unlimited")
 	}
+	t.row("max_tokens_per_request", amount(q.Models.MaxTokensPerRequest))
+	t.row("max_requests_per_minute", amount(q.Models.MaxRequestsPerMinute))
+	t.row("max_memory_bytes", amount(q.Storage.MaxMemoryBytes))
+}
+
+// amount is an optional number; none means no limit.
+func amount[T any](v *T) string {
+	if v == nil {
+		return "unlimited"
+	}
+	return fmt.Sprint(*v)
 }
 
 func (a *app) tenantsGetCommand() *cobra.Command {
@@ -126,7 +94,7 @@ func (a *app) tenantsGetCommand() *cobra.Command {
 		Example: "  agentos tenants get tnt_demo",
 		Args:    exactly(1, "one tenant id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.askTenant(cmd, http.MethodGet, tenantsPath+"/"+url.PathEscape(args[0]), nil)
+			return a.askTenant(func(c *client.Client) (*client.Tenant, error) { return c.GetTenant(cmd.Context(), args[0]) })
 		},
 	}
 }
@@ -140,21 +108,20 @@ func (a *app) tenantsCreateCommand() *cobra.Command {
 		Example: "  agentos tenants create tnt_mine --name Mine --plan standard",
 		Args:    exactly(1, "one tenant id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body := map[string]any{}
+			var t client.TenantCreate
 			if file != "" {
-				var err error
-				if body, err = a.readObject(file, "tenant_create"); err != nil {
+				if err := a.readObject(cmd, file, "tenant_create", &t); err != nil {
 					return err
 				}
 			}
-			body["tenant_id"] = args[0]
+			t.ID = args[0]
 			if name != "" {
-				body["name"] = name
+				t.Name = client.Some(name)
 			}
 			if plan != "" {
-				body["plan_tier"] = plan
+				t.PlanTier = client.Some(plan)
 			}
-			return a.askTenant(cmd, http.MethodPost, tenantsPath, map[string]any{"tenant_create": body})
+			return a.askTenant(func(c *client.Client) (*client.Tenant, error) { return c.CreateTenant(cmd.Context(), t) })
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "name for people")
@@ -171,28 +138,25 @@ func (a *app) tenantsUpdateCommand() *cobra.Command {
 		Example: "  echo '{\"name\":\"New name\"}' | agentos tenants update tnt_mine --file -",
 		Args:    exactly(1, "one tenant id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if file == "" {
-				return usage("%s needs --file, which may be - for standard input", cmd.CommandPath())
-			}
-			body, err := a.readObject(file, "tenant_update")
-			if err != nil {
+			var u client.TenantUpdate
+			if err := a.readObject(cmd, file, "tenant_update", &u); err != nil {
 				return err
 			}
-			return a.askTenant(cmd, http.MethodPatch, tenantsPath+"/"+url.PathEscape(args[0]), map[string]any{"tenant_update": body})
+			return a.askTenant(func(c *client.Client) (*client.Tenant, error) { return c.UpdateTenant(cmd.Context(), args[0], u) })
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "JSON or YAML file with the members to change; - reads standard input")
 	return cmd
 }
 
-func (a *app) tenantsVerbCommand(verb, short string) *cobra.Command {
+func (a *app) tenantsVerbCommand(verb, short string, do func(*client.Client, context.Context, string) (*client.Tenant, error)) *cobra.Command {
 	return &cobra.Command{
 		Use:     verb + " TENANT",
 		Short:   short,
 		Example: "  agentos tenants " + verb + " tnt_mine",
 		Args:    exactly(1, "one tenant id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.askTenant(cmd, http.MethodPost, tenantsPath+"/"+url.PathEscape(args[0])+":"+verb, nil)
+			return a.askTenant(func(c *client.Client) (*client.Tenant, error) { return do(c, cmd.Context(), args[0]) })
 		},
 	}
 }
@@ -202,39 +166,33 @@ func (a *app) tenantsQuotasCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "quotas TENANT",
 		Short: "Show a tenant's quotas, or replace them",
+		Long: `Show a tenant's quotas, or replace them with those of --file: all of them, so that a number which is left out there is
+unlimited from then on. "agentos tenants update" changes some and leaves the others.`,
 		Example: `  agentos tenants quotas tnt_demo --output json > quotas.json
   agentos tenants quotas tnt_demo --file quotas.json`,
 		Args: exactly(1, "one tenant id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			method, body := http.MethodGet, any(nil)
+			var wanted client.Quotas
 			if file != "" {
-				wanted, err := a.readObject(file, "quota_config")
-				if err != nil {
+				if err := a.readObject(cmd, file, "quota_config", &wanted); err != nil {
 					return err
 				}
-				method, body = http.MethodPut, map[string]any{"quota_config": wanted}
 			}
 			c, err := a.dial(rolePlatformAdmin)
 			if err != nil {
 				return err
 			}
 			defer c.close()
-			raw, err := c.raw(cmd.Context(), method, tenantsPath+"/"+url.PathEscape(args[0])+"/quotas", body)
+			var q *client.Quotas
+			if file != "" {
+				q, err = c.PutQuotas(cmd.Context(), args[0], wanted)
+			} else {
+				q, err = c.GetQuotas(cmd.Context(), args[0])
+			}
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.json(raw)
-			}
-			var answer struct {
-				Quotas quotas `json:"quota_config"`
-			}
-			if err := json.Unmarshal(raw, &answer); err != nil {
-				return err
-			}
-			t := newTable(a.out)
-			quotaRows(t, answer.Quotas)
-			return t.flush()
+			return a.told(c, func(t *table) { quotaRows(t, q) })
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "JSON or YAML file with the new quotas; - reads standard input")

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/internal/process"
 )
 
@@ -62,11 +65,16 @@ func (f *Fleet) awaitReady(ctx context.Context, n planNode, who process.Identity
 	if c != nil {
 		exited = c.exited
 	}
+	api, err := f.once(n.apiURL())
+	if err != nil {
+		return err
+	}
+	defer api.Close()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	var last error
 	for {
-		if last = f.ask(ctx, n.apiURL()+"/readyz"); last == nil {
+		last := readiness(ctx, api)
+		if last == nil {
 			return nil
 		}
 		select {
@@ -82,11 +90,22 @@ func (f *Fleet) awaitReady(ctx context.Context, n planNode, who process.Identity
 	}
 }
 
-// ask returns nil when url answers 200.
-func (f *Fleet) ask(ctx context.Context, url string) error {
-	status, body, err := f.get(ctx, url)
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("GET %s: %d %s", url, status, body)
+// readiness returns nil when the node can take work, and else what keeps it from that.
+func readiness(ctx context.Context, c *client.Client) error {
+	r, err := c.Ready(ctx)
+	if err != nil || r.Ready() {
+		return err
 	}
-	return err
+	return errors.New(unready(r))
+}
+
+// unready names the dependencies that are not well.
+func unready(r *client.Readiness) string {
+	var ill []string
+	for _, name := range slices.Sorted(maps.Keys(r.Dependencies)) {
+		if why := r.Dependencies[name]; why != "ok" {
+			ill = append(ill, name+": "+why)
+		}
+	}
+	return r.Status + ": " + strings.Join(ill, "; ")
 }

@@ -3,7 +3,6 @@ package fleet
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"github.com/nexixai/agentos/node"
 )
@@ -26,12 +25,12 @@ func (f *Fleet) count(ctx context.Context, p *phase, into *census) error {
 			p.step("%s does not run: nothing to count", n.StackID)
 			continue
 		}
-		c, err := f.caller(n, f.keyFile(org, node.DefaultTenantID, roleTenantUser))
+		c, err := f.with(n, f.keyFile(org, node.DefaultTenantID, roleTenantUser))
 		if err != nil {
 			return err
 		}
-		ids, err := c.open(ctx)
-		c.close()
+		ids, err := unfinished(ctx, c)
+		c.Close()
 		if err != nil {
 			return &FailedError{Phase: p.name, Check: "runs of " + org.Organization, Err: err, Next: "agentos status --state-dir " + f.o.StateDir}
 		}
@@ -50,20 +49,18 @@ func (f *Fleet) recount(ctx context.Context, p *phase, had *census) error {
 			p.step("%s had no run under way", org.Organization)
 			continue
 		}
-		c, err := f.caller(org.Nodes[0], f.keyFile(org, node.DefaultTenantID, roleTenantUser))
+		c, err := f.with(org.Nodes[0], f.keyFile(org, node.DefaultTenantID, roleTenantUser))
 		if err != nil {
 			return err
 		}
-		defer c.close()
+		defer c.Close()
 		states := map[string]int{}
 		for _, id := range ids {
-			var out struct {
-				Run run `json:"run"`
-			}
-			if err := c.call(ctx, http.MethodGet, "/v1/runs/"+id, nil, &out); err != nil {
+			r, err := c.GetRun(ctx, id)
+			if err != nil {
 				return &FailedError{Phase: p.name, Check: "run " + id + " is kept", Err: err, Next: "agentos runs get " + id + " --state-dir " + f.o.StateDir}
 			}
-			states[out.Run.Status]++
+			states[r.Status]++
 		}
 		p.step("%s: all %d run(s) are kept: %v", org.Organization, len(ids), fmt.Sprint(states))
 	}
@@ -73,22 +70,14 @@ func (f *Fleet) recount(ctx context.Context, p *phase, had *census) error {
 // facts puts the tenants' limits into the report.
 func (f *Fleet) facts(ctx context.Context, r *Report) {
 	org := f.plan.Organizations[0]
-	c, err := f.caller(org.Nodes[0], f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin))
+	c, err := f.with(org.Nodes[0], f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin))
 	if err != nil {
 		return
 	}
-	defer c.close()
+	defer c.Close()
 	for _, id := range []string{node.DefaultTenantID, node.IsolationTenantID} {
-		var out struct {
-			Tenant struct {
-				Name   string         `json:"name"`
-				Status string         `json:"status"`
-				Quotas map[string]any `json:"quotas"`
-			} `json:"tenant"`
+		if t, err := c.GetTenant(ctx, id); err == nil {
+			r.Tenants = append(r.Tenants, TenantFacts{TenantID: id, Name: t.Name, Status: t.Status, Quotas: t.Quotas})
 		}
-		if err := c.call(ctx, http.MethodGet, "/v1/admin/tenants/"+id, nil, &out); err != nil {
-			continue
-		}
-		r.Tenants = append(r.Tenants, TenantFacts{TenantID: id, Name: out.Tenant.Name, Status: out.Tenant.Status, Quotas: out.Tenant.Quotas})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nexixai/agentos/api/client"
+	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/node"
 )
 
@@ -40,9 +42,17 @@ func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
 		*into = append(*into, c)
 	}
 	for _, n := range f.plan.nodes() {
-		for _, path := range healthPaths {
-			try(&r.Checks, n.StackID+" "+path, func(ctx context.Context) (string, error) { return "ok", f.ask(ctx, n.apiURL()+path) })
+		api, err := f.once(n.apiURL())
+		if err != nil {
+			return err
 		}
+		for _, path := range healthPaths {
+			try(&r.Checks, n.StackID+" "+path, func(ctx context.Context) (string, error) {
+				_, err := api.Do(ctx, client.Request{Method: http.MethodGet, Path: path})
+				return "ok", err
+			})
+		}
+		api.Close()
 	}
 	for _, org := range f.plan.Organizations {
 		s := &smoke{f: f, org: org, node: org.Nodes[0]}
@@ -71,21 +81,21 @@ type smoke struct {
 	f      *Fleet
 	org    planOrg
 	node   planNode
-	opened []*caller
+	opened []*client.Client
 
 	before float64 // runs counted before
 	runID  string
-	events []event
+	events []client.Event
 }
 
 func (s *smoke) close() {
 	for _, c := range s.opened {
-		c.close()
+		c.Close()
 	}
 }
 
-func (s *smoke) as(tenantID, role string) (*caller, error) {
-	c, err := s.f.caller(s.node, s.f.keyFile(s.org, tenantID, role))
+func (s *smoke) as(tenantID, role string) (*client.Client, error) {
+	c, err := s.f.with(s.node, s.f.keyFile(s.org, tenantID, role))
 	if err == nil {
 		s.opened = append(s.opened, c)
 	}
@@ -112,19 +122,14 @@ func (s *smoke) tenant(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var out struct {
-		Tenant struct {
-			ID     string `json:"tenant_id"`
-			Status string `json:"status"`
-		} `json:"tenant"`
-	}
-	if err := c.call(ctx, http.MethodGet, "/v1/admin/tenants/"+node.DefaultTenantID, nil, &out); err != nil {
+	t, err := c.GetTenant(ctx, node.DefaultTenantID)
+	if err != nil {
 		return "", err
 	}
-	if out.Tenant.Status != "active" {
-		return "", fmt.Errorf("%s is %s", out.Tenant.ID, out.Tenant.Status)
+	if t.Status != "active" {
+		return "", fmt.Errorf("%s is %s", t.ID, t.Status)
 	}
-	return out.Tenant.ID + " is active", nil
+	return t.ID + " is active", nil
 }
 
 const runCounter = "agentos_run_count"
@@ -137,15 +142,17 @@ func (s *smoke) figures(ctx context.Context) (string, error) {
 
 // figure adds up the samples of one metric.
 func (f *Fleet) figure(ctx context.Context, n planNode, name string) (float64, error) {
-	status, body, err := f.get(ctx, n.adminURL()+"/metrics")
+	admin, err := f.once(n.adminURL())
 	if err != nil {
 		return 0, err
 	}
-	if status != http.StatusOK {
-		return 0, fmt.Errorf("GET /metrics: %d", status)
+	defer admin.Close()
+	a, err := admin.Do(ctx, client.Request{Method: http.MethodGet, Path: "/metrics"})
+	if err != nil {
+		return 0, err
 	}
 	sum, known := 0.0, false
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(string(a.Body)) {
 		if strings.HasPrefix(line, "# TYPE "+name+" ") || strings.HasPrefix(line, "# TYPE "+name+"_total ") {
 			known = true
 		}
@@ -173,12 +180,12 @@ func (s *smoke) run(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	made, err := c.createRun(ctx, node.SampleAgentID, `/call tool.echo {"probe":"agentos validate"}`)
+	made, err := probe(ctx, c, `/call tool.echo {"probe":"agentos validate"}`)
 	if err != nil {
 		return "", err
 	}
 	s.runID = made.ID
-	if s.events, err = c.follow(ctx, s.runID); err != nil {
+	if s.events, err = journal(ctx, c, s.runID); err != nil {
 		return "", err
 	}
 	var tool, governed bool
@@ -197,7 +204,7 @@ func (s *smoke) run(ctx context.Context) (string, error) {
 	}
 	last := s.events[len(s.events)-1]
 	switch {
-	case last.Type != "agentos.run.completed":
+	case last.Type != client.RunCompleted:
 		return "", fmt.Errorf("run %s ended with %s %s", s.runID, last.Type, last.Payload)
 	case !tool:
 		return "", fmt.Errorf("run %s made no tool call that succeeded", s.runID)
@@ -224,20 +231,12 @@ func (s *smoke) policy(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var out struct {
-		Result struct {
-			Decision   string `json:"decision"`
-			Redactions []struct {
-				Type string `json:"type"`
-			} `json:"redactions"`
-		} `json:"policy_result"`
-	}
-	body := map[string]any{"policy_check": map[string]any{"content": map[string]any{"type": "text", "text": "write to someone@example.com"}}}
-	if err := c.call(ctx, http.MethodPost, "/v1/policy/check", body, &out); err != nil {
+	result, err := c.CheckPolicy(ctx, "write to someone@example.com", "")
+	if err != nil {
 		return "", err
 	}
-	if out.Result.Decision != "redacted" || len(out.Result.Redactions) != 1 || out.Result.Redactions[0].Type != "email" {
-		return "", fmt.Errorf("an e-mail address in a text was %q with %d redactions", out.Result.Decision, len(out.Result.Redactions))
+	if result.Decision != "redacted" || len(result.Redactions) != 1 || result.Redactions[0].Type != "email" {
+		return "", fmt.Errorf("an e-mail address in a text was %q with %d redactions", result.Decision, len(result.Redactions))
 	}
 	return "an e-mail address was redacted", nil
 }
@@ -275,23 +274,31 @@ func (s *smoke) isolation(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, suffix := range []string{"", "/events"} {
-		status, theirs, err := c.raw(ctx, http.MethodGet, "/v1/runs/"+s.runID+suffix, nil)
+		theirs, err := absent(ctx, c, s.runID, suffix)
 		if err != nil {
 			return "", err
 		}
-		nowhere := "run_00000000000000000000000000"
-		_, none, err := c.raw(ctx, http.MethodGet, "/v1/runs/"+nowhere+suffix, nil)
+		none, err := absent(ctx, c, "run_00000000000000000000000000", suffix)
 		if err != nil {
 			return "", err
 		}
-		if status != http.StatusNotFound {
-			return "", fmt.Errorf("GET …%s: %d %s", suffix, status, theirs)
-		}
-		if !bytes.Equal(anonymous(theirs, s.runID), anonymous(none, nowhere)) {
+		if !bytes.Equal(theirs, none) {
 			return "", fmt.Errorf("GET …%s: the answer tells another tenant's run from none: %s, %s", suffix, theirs, none)
 		}
 	}
 	return "404, as for a run that never was", nil
+}
+
+// absent asks for a run that isn't there for the asker, and returns what was said, without what only names the request.
+func absent(ctx context.Context, c *client.Client, runID, suffix string) ([]byte, error) {
+	a, err := c.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/runs/" + runID + suffix})
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return anonymous(a.Body, runID), nil
+	case err != nil:
+		return nil, err
+	}
+	return nil, fmt.Errorf("GET …%s of another tenant's run: %d", suffix, a.Status)
 }
 
 // anonymous takes out of an error body what differs between any two requests.
@@ -316,27 +323,13 @@ func (s *smoke) audit(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	from := time.Now().Add(-10 * time.Minute).UTC().Format(time.RFC3339)
-	cursor := ""
-	for {
-		var out struct {
-			Records []struct {
-				Action   string `json:"action"`
-				Resource string `json:"resource"`
-			} `json:"records"`
-			Next *string `json:"next_cursor"`
-		}
-		if err := c.call(ctx, http.MethodGet, "/v1/admin/audit?limit=500&from="+from+cursor, nil, &out); err != nil {
+	for rec, err := range c.Audit(client.AuditFilter{From: time.Now().Add(-10 * time.Minute)}).All(ctx) {
+		if err != nil {
 			return "", err
 		}
-		for _, rec := range out.Records {
-			if strings.Contains(rec.Resource, s.runID) {
-				return rec.Action + " of " + s.runID + " is recorded", nil
-			}
+		if strings.Contains(rec.Resource, s.runID) {
+			return rec.Action + " of " + s.runID + " is recorded", nil
 		}
-		if out.Next == nil {
-			return "", fmt.Errorf("no audit record of the last ten minutes names %s", s.runID)
-		}
-		cursor = "&cursor=" + *out.Next
 	}
+	return "", fmt.Errorf("no audit record of the last ten minutes names %s", s.runID)
 }

@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/nexixai/agentos/node"
 )
@@ -44,7 +42,6 @@ type Options struct {
 type Fleet struct {
 	o    Options
 	plan *plan // nil: there is none yet
-	http *http.Client
 }
 
 // RefusedError is a request that can't be carried out as it stands; nothing was changed.
@@ -82,7 +79,7 @@ func Open(o Options) (*Fleet, error) {
 	if o.Progress == nil {
 		o.Progress = func(Event) {}
 	}
-	f := &Fleet{o: o, http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+	f := &Fleet{o: o}
 	if f.plan, err = readPlan(o.StateDir); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/node"
 )
 
@@ -82,10 +83,10 @@ type Alerts struct {
 
 // TenantFacts are a tenant's limits, for the report.
 type TenantFacts struct {
-	TenantID string         `json:"tenant_id"`
-	Name     string         `json:"name"`
-	Status   string         `json:"status"`
-	Quotas   map[string]any `json:"quotas"`
+	TenantID string        `json:"tenant_id"`
+	Name     string        `json:"name"`
+	Status   string        `json:"status"`
+	Quotas   client.Quotas `json:"quotas"`
 }
 
 // Advice is how to do what people do next.

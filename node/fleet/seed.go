@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/node"
 )
@@ -76,13 +77,13 @@ func (f *Fleet) seedOrg(ctx context.Context, p *phase, org planOrg) error {
 	if err := f.takePlatformKey(org); err != nil {
 		return err
 	}
-	admin, err := f.caller(n, f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin))
+	admin, err := f.with(n, f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin))
 	if err != nil {
 		return err
 	}
-	defer admin.close()
+	defer admin.Close()
 	for _, t := range node.SampleTenants() {
-		made, err := admin.ensureTenant(ctx, t)
+		made, err := ensureTenant(ctx, admin, t)
 		if err != nil {
 			return fmt.Errorf("tenant %s: %w", t.ID, err)
 		}
@@ -95,12 +96,12 @@ func (f *Fleet) seedOrg(ctx context.Context, p *phase, org planOrg) error {
 		}
 		p.step("key of %s in %s %s", i.role, i.tenant, madeWord(made))
 	}
-	tenantAdmin, err := f.caller(n, f.keyFile(org, node.DefaultTenantID, roleTenantAdmin))
+	tenantAdmin, err := f.with(n, f.keyFile(org, node.DefaultTenantID, roleTenantAdmin))
 	if err != nil {
 		return err
 	}
-	defer tenantAdmin.close()
-	made, err := tenantAdmin.ensureAgent(ctx, node.SampleAgent(node.DefaultTenantID))
+	defer tenantAdmin.Close()
+	made, err := ensureAgent(ctx, tenantAdmin, node.SampleAgent(node.DefaultTenantID))
 	if err != nil {
 		return fmt.Errorf("agent %s: %w", node.SampleAgentID, err)
 	}
@@ -129,11 +130,11 @@ func (f *Fleet) takePlatformKey(org planOrg) error {
 }
 
 // ensureKey issues a key, unless there is one that the node accepts.
-func (f *Fleet) ensureKey(ctx context.Context, org planOrg, n planNode, admin *caller, tenantID, principal, role string) (made bool, err error) {
+func (f *Fleet) ensureKey(ctx context.Context, org planOrg, n planNode, admin *client.Client, tenantID, principal, role string) (made bool, err error) {
 	name := f.keyFile(org, tenantID, role)
-	if c, err := f.caller(n, name); err == nil {
-		err = c.whoami(ctx)
-		c.close()
+	if c, err := f.with(n, name); err == nil {
+		_, err = c.Runs(client.RunFilter{}).Page(ctx, "", 1) // which any valid key may ask for
+		c.Close()
 		if !fault.Is(err, fault.Unauthorized) {
 			return false, err
 		}
@@ -143,7 +144,7 @@ func (f *Fleet) ensureKey(ctx context.Context, org planOrg, n planNode, admin *c
 	if role == rolePlatformAdmin {
 		return false, fmt.Errorf("%s is missing or no longer accepted; only a platform administrator's key can make another (agentos keys issue --as platform_admin)", name)
 	}
-	secret, err := admin.issueKey(ctx, tenantID, principal, role)
+	secret, err := issueKey(ctx, admin, tenantID, principal, role)
 	if err != nil {
 		return false, err
 	}

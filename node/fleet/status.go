@@ -3,9 +3,6 @@ package fleet
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -73,65 +70,43 @@ func (f *Fleet) look(ctx context.Context, org planOrg, n planNode) (NodeStatus, 
 	if raw, err := os.ReadFile(filepath.Join(f.nodeDir(n.StackID), processName)); err == nil && json.Unmarshal(raw, &l) == nil && l.Identity == who {
 		s.Uptime = time.Since(l.StartedAt).Round(time.Second).String()
 	}
-	status, body, err := f.get(ctx, n.apiURL()+"/readyz")
+	api, err := f.once(n.apiURL())
+	if err != nil {
+		return s, err
+	}
+	defer api.Close()
+	ready, err := api.Ready(ctx)
 	switch {
 	case err != nil:
 		s.State, s.Detail = "unreachable", err.Error()
-	case status == http.StatusOK:
+		return s, nil
+	case ready.Ready():
 		s.State = "ready"
 	default:
-		s.State, s.Detail = "not ready", unready(body)
+		s.State, s.Detail = "not ready", unready(ready)
 	}
-	var health struct {
-		Version string `json:"version"`
-	}
-	if _, body, err := f.get(ctx, n.apiURL()+"/v1/health"); err == nil && json.Unmarshal(body, &health) == nil {
+	if health, err := api.Health(ctx); err == nil {
 		s.Version = health.Version
 	}
-	if s.State == "ready" && health.Version != "" && health.Version != f.o.Build.Version {
+	if s.State == "ready" && s.Version != "" && s.Version != f.o.Build.Version {
 		s.Detail = "runs another version than this agentos (" + f.o.Build.Version + "); agentos redeploy changes it"
 	}
 	s.Leader = f.leader(ctx, org, n)
 	return s, nil
 }
 
-// unready names the dependencies that a /readyz answer says are not well.
-func unready(body []byte) string {
-	if len(body) > 400 {
-		body = body[:400]
-	}
-	return string(body)
-}
-
 // leader asks with the administrator's key, if there is one, who leads the node's cluster.
 func (f *Fleet) leader(ctx context.Context, org planOrg, n planNode) string {
-	c, err := f.caller(n, f.keyFile(org, defaultTenant(f.plan), rolePlatformAdmin))
+	c, err := f.with(n, f.keyFile(org, defaultTenant(f.plan), rolePlatformAdmin))
 	if err != nil {
 		return ""
 	}
-	defer c.close()
+	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	leader, err := c.leader(ctx)
+	leader, err := leaderOf(ctx, c)
 	if err != nil {
 		return ""
 	}
 	return leader
-}
-
-func (f *Fleet) get(ctx context.Context, url string) (int, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	resp, err := f.http.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
-	if err != nil {
-		return 0, nil, fmt.Errorf("GET %s: %w", url, err)
-	}
-	return resp.StatusCode, body, nil
 }

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/nexixai/agentos/api/client"
+	"github.com/nexixai/agentos/node/fleet"
+)
+
+// Roles whose keys a deployment keeps.
+const (
+	roleUser          = "tenant_user"
+	roleTenantAdmin   = "tenant_admin"
+	rolePlatformAdmin = "platform_admin"
+)
+
+// conn speaks to one node with one key, and keeps what was answered last, so that it can be printed as it came.
+type conn struct {
+	*client.Client
+	base   *client.Client
+	answer client.Answer
+}
+
+// dial finds the node and a key of this role, unless flags or the environment name others.
+func (a *app) dial(role string) (*conn, error) {
+	base, keyFile, caFile := a.apiURL, a.keyFile, a.caFile
+	if a.as != "" {
+		role = a.as
+	}
+	if base == "" || keyFile == "" {
+		access, err := fleet.ReadAccess(a.stateDir)
+		if err != nil {
+			return nil, err
+		}
+		org, err := access.Organization(a.org)
+		if err != nil {
+			return nil, usage("%w", err)
+		}
+		if base == "" {
+			if len(org.Nodes) == 0 {
+				return nil, fmt.Errorf("organisation %s has no node", org.Name)
+			}
+			base = org.Nodes[0].APIURL
+			if caFile == "" && org.CAFile != nil {
+				caFile = *org.CAFile
+			}
+		}
+		if keyFile == "" {
+			tenant := a.tenant
+			if role == rolePlatformAdmin {
+				tenant = ""
+			}
+			if keyFile, err = org.Key(tenant, role); err != nil {
+				return nil, &codedError{code: exitNotFound, err: err, hint: "--key-file names a key; agentos keys issue makes one"}
+			}
+		}
+	}
+	raw, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("API key: %w", err)
+	}
+	roots, err := trusted(caFile)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{}
+	c.base, err = client.New(client.Options{BaseURL: base, Key: strings.TrimSpace(string(raw)), RootCAs: roots, UserAgent: "agentos/" + version})
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	c.Client = c.base.With(client.Call{Answer: &c.answer})
+	return c, nil
+}
+
+// trusted reads the certificates of a file; without one the system's are trusted.
+func trusted(caFile string) (*x509.CertPool, error) {
+	if caFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("CA certificates: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, usage("CA certificates: %s holds none", caFile)
+	}
+	return roots, nil
+}
+
+func (c *conn) close() { c.base.Close() }
+
+// body is the last answer as it came.
+func (c *conn) body() json.RawMessage { return c.answer.Body }
+
+// told prints what a node answered: as JSON word for word, or else as rows makes a table of it.
+func (a *app) told(c *conn, rows func(*table)) error {
+	if a.output == "json" {
+		return a.json(c.body())
+	}
+	t := newTable(a.out)
+	rows(t)
+	return t.flush()
+}
+
+// done says that something was done that no object is answered to.
+func (a *app) done(what, name string) error {
+	if a.output == "json" {
+		return a.json(map[string]any{what: name})
+	}
+	a.say("%s %s", what, name)
+	return nil
+}
