@@ -42,14 +42,3 @@ func health(service string) func(*call) error {
 		return c.reply(http.StatusOK, member{"status", "ok"}, member{"service", service}, member{"version", c.s.o.About.Version})
 	}
 }
-
-// peerInfo says who this node is, to whom it may be told.
-func (c *call) peerInfo() error {
-	a := c.s.o.About
-	return c.reply(http.StatusOK, member{"peer", map[string]any{
-		"stack_id": a.StackID, "environment": a.Mode, "region": a.Region, "api_versions": []string{"v1"},
-		"endpoints":    map[string]string{"stack_a_base_url": a.APIURL, "stack_b_base_url": a.APIURL + StackBPrefix, "federation_base_url": a.FederationURL},
-		"build":        map[string]string{"version": a.Version, "git_sha": a.Commit, "timestamp": a.BuiltAt},
-		"organization": a.Organization, "trust_domain": a.TrustDomain, "cluster_id": a.ClusterID, "store_epoch": a.StoreEpoch,
-	}})
-}

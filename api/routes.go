@@ -60,10 +60,16 @@ func (s *Server) table() []Route {
 		large(at("POST", "/v1/models:explain", tenancy.ModelsInvoke, (*call).explainModel), false),
 		at("POST", "/v1/policy/check", tenancy.PolicyCheck, (*call).checkPolicy),
 		at("POST", "/v1/policy:check", tenancy.PolicyCheck, (*call).checkPolicy),
+		at("GET", "/v1/policy/rulesets", tenancy.TenantsAdmin, (*call).listRulesets),
+		at("GET", "/v1/policy/rulesets/{policy_id}", tenancy.TenantsAdmin, (*call).getRuleset),
+		at("PUT", "/v1/policy/rulesets/{policy_id}", tenancy.TenantsAdmin, (*call).putRuleset),
+		at("DELETE", "/v1/policy/rulesets/{policy_id}", tenancy.TenantsAdmin, (*call).deleteRuleset),
 		at("GET", "/v1/usage", tenancy.TenantsAdmin, (*call).usage),
 
 		at("GET", "/v1/peer/info", tenancy.PeersRead, (*call).peerInfo),
 		at("GET", "/v1/federation/peer", tenancy.PeersRead, (*call).peerInfo),
+		at("GET", "/v1/peer/capabilities", tenancy.PeersRead, (*call).peerCapabilities),
+		at("GET", "/v1/federation/peer/capabilities", tenancy.PeersRead, (*call).peerCapabilities),
 
 		admin("POST", "/v1/admin/tenants", (*call).createTenant),
 		admin("GET", "/v1/admin/tenants", (*call).listTenants),
@@ -85,5 +91,7 @@ func (s *Server) table() []Route {
 		platform("DELETE", "/v1/admin/cluster/members/{stack_id}", setMember(registry.Removed)),
 		platform("POST", "/v1/admin/cluster/join-tokens", (*call).createJoinToken),
 		admin("GET", "/v1/admin/backends", (*call).backends),
+		admin("GET", "/v1/admin/prices", (*call).getPrices),
+		platform("PUT", "/v1/admin/prices", (*call).putPrices),
 	}
 }

@@ -37,7 +37,10 @@ type Options struct {
 	Catalog Catalog
 	Memory  Memory
 	Models  Models
-	Cluster Cluster
+	// Rulesets and Prices are what governs the models.
+	Rulesets Rulesets
+	Prices   Prices
+	Cluster  Cluster
 	// OpenAI speaks OpenAI's wire format.
 	OpenAI OpenAI
 	// Denials takes note of refusals; nil means that they are not audited.

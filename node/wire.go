@@ -46,6 +46,8 @@ type wiring struct {
 	hub       *event.Hub
 	sessions  *queue.Sessions
 	gateway   *model.Gateway
+	rulesets  *policy.Rulesets
+	prices    *meter.Prices
 	runs      *run.Service
 	runtime   *loop.Runtime
 }
@@ -61,6 +63,8 @@ type commands struct {
 	queue    *queue.Commands
 	run      *run.Commands
 	model    *model.Commands
+	policy   *policy.Commands
+	meter    *meter.Commands
 	members  *registry.Commands
 }
 
@@ -68,6 +72,7 @@ func define() commands {
 	reg := storage.NewRegistry()
 	c := commands{registry: reg, tenancy: tenancy.Define(reg), audit: audit.Define(reg), sweep: sweep.Define(reg), agent: agent.Define(reg)}
 	c.memory, c.queue, c.model = memory.Define(reg), queue.Define(reg), model.Define(reg)
+	c.policy, c.meter = policy.Define(reg), meter.Define(reg)
 	c.run = run.Define(reg, c.tenancy, c.agent)
 	c.members = registry.Define(reg)
 	return c
@@ -172,15 +177,18 @@ func (n *Node) wireModels() error {
 		}
 		backends = append(backends, w.metrics.count(p))
 	}
-	prices, err := meter.New(meter.Options{})
+	tariff, err := meter.New(meter.Options{})
 	if err != nil {
 		return fmt.Errorf("prices: %w", err)
 	}
+	w.prices = meter.NewPrices(meter.PricesOptions{Store: w.store, Commands: w.commands.meter, Meter: tariff, Logger: n.log.Named("prices")})
+	n.down.push("prices", func(context.Context) error { w.prices.Close(); return nil })
+	w.rulesets = policy.NewRulesets(w.store, w.commands.policy)
 	for _, b := range backends {
 		n.backends = append(n.backends, b.Name())
 	}
 	w.gateway, err = model.New(model.Options{
-		Providers: backends, Policy: policy.New(policy.Options{}), Routes: route.New(route.Options{}), Meter: prices,
+		Providers: backends, Policy: policy.New(policy.Options{Lookup: w.rulesets.Lookup}), Routes: route.New(route.Options{}), Meter: tariff,
 		Budget: model.NewLedger(w.store, w.commands.model), NodeID: n.dir.id.StackID, Logger: n.log.Named("model"),
 	})
 	if err != nil {

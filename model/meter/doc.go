@@ -4,5 +4,7 @@
 //
 // Vocabularies of tokenizers are big, so none is loaded before a model needs it.
 //
-// Room: Stack B. It imports model and internal/….
+// The operator's own price list lies in the store (Prices) and holds from the moment it is put.
+//
+// Room: Stack B. It imports model, tenancy, storage and internal/….
 package meter

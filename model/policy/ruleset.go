@@ -88,6 +88,9 @@ func Compile(r Ruleset) (*Rules, error) {
 	if r.Limits.MaxInputTokens < 0 || r.Limits.MaxOutputTokens < 0 {
 		return nil, fault.Invalid("limits", "A token limit must not be negative; 0 sets none.")
 	}
+	if len(r.Redact) > len(detectors) {
+		return nil, fault.Invalid("redact", "A ruleset lists each type once; there are %d.", len(detectors))
+	}
 	for i, name := range r.Redact {
 		k, ok := kindOf(name)
 		if !ok {
