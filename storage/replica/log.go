@@ -17,6 +17,7 @@ import (
 //
 //	'l' index(8)  →  crc(4) term(8) appended(8) type(1) len(data)(4) data extensions
 //	's' name      →  crc(4) value
+//	'c'           →  crc(4) index(8): entries up to here were known to be committed
 //
 // The log has no gaps, neither in itself nor between its beginning and what the state holds. It is cut at its beginning
 // only below what the state has flushed.
@@ -47,6 +48,7 @@ type logMark struct {
 const (
 	logPrefix    = 'l'
 	stablePrefix = 's'
+	committedKey = "c"
 	recordHeader = 4 + 8 + 8 + 1 + 4
 )
 
@@ -165,6 +167,9 @@ func (l *logStore) StoreLogs(entries []*raft.Log) error {
 		size += recordHeader + len(e.Data) + len(e.Extensions) + 16
 	}
 	b := l.db.NewBatchWithSize(size + 64)
+	if err := l.noteCommitted(b); err != nil {
+		return errors.Join(err, b.Close())
+	}
 	for _, e := range entries {
 		op := b.SetDeferred(9, recordHeader+len(e.Data)+len(e.Extensions))
 		op.Key[0] = logPrefix
@@ -189,6 +194,33 @@ func (l *logStore) StoreLogs(entries []*raft.Log) error {
 	}
 	l.cache.add(entries)
 	return nil
+}
+
+// noteCommitted writes down, for nothing since a write is under way anyway, up to where the log is known to be committed:
+// a node that starts without a leader may go that far by itself.
+func (l *logStore) noteCommitted(b *pebble.Batch) error {
+	if l.applied == nil {
+		return nil
+	}
+	record := binary.BigEndian.AppendUint64(make([]byte, 4, 12), l.applied())
+	binary.BigEndian.PutUint32(record, crc32.Checksum(record[4:], castagnoli))
+	return b.Set([]byte(committedKey), record, nil)
+}
+
+// committed is what noteCommitted has written last, or 0.
+func (l *logStore) committed() (uint64, error) {
+	v, closer, err := l.db.Get([]byte(committedKey))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer closer.Close()
+	if len(v) != 12 || crc32.Checksum(v[4:], castagnoli) != binary.BigEndian.Uint32(v) {
+		return 0, fmt.Errorf("%w: the note of what is committed", ErrDamaged)
+	}
+	return binary.BigEndian.Uint64(v[4:]), nil
 }
 
 // follows refuses a gap: within entries, after the log's end, or between the state and the beginning of an empty log.

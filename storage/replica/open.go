@@ -175,8 +175,38 @@ func (s *Store) reopen() error {
 	if err := s.reconcile(m, cur.installed); err != nil {
 		return err
 	}
+	if err := s.replay(); err != nil {
+		return err
+	}
 	return s.dir.sweep(cur.name) // only now: what is refused stays as it was found
 }
+
+// replay applies what the log holds beyond the state and is known to be committed, so that a node without a leader serves
+// all of it but the last moments. Raft would wait for a leader to learn the same.
+func (s *Store) replay() error {
+	committed, err := s.logs.committed()
+	if err != nil {
+		return err
+	}
+	for next := s.fsm.m.index + 1; next <= min(committed, s.logs.last) && s.sick.Load() == nil; {
+		batch, size := make([]*raft.Log, 0, replayEntries), 0
+		for ; next <= min(committed, s.logs.last) && len(batch) < replayEntries && size < commitBytes; next++ {
+			entry := new(raft.Log)
+			if err := s.logs.GetLog(next, entry); err != nil {
+				return err
+			}
+			size += len(entry.Data)
+			if entry.Type == raft.LogCommand || entry.Type == raft.LogConfiguration {
+				batch = append(batch, entry)
+			}
+		}
+		s.fsm.ApplyBatch(batch)
+	}
+	return nil
+}
+
+// replayEntries bounds how many entries are taken into memory at once.
+const replayEntries = 256
 
 // reconcile compares the log with the state, which says itself up to which entry it stands.
 func (s *Store) reconcile(m meta, installed uint64) error {
