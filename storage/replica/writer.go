@@ -148,6 +148,7 @@ type reign struct {
 	name uint64
 	asks []*ask // taken, not yet evaluated
 	room []*ask // what asks lies in
+	hot  hot    // what it reads through
 }
 
 // run evaluates and proposes until the office is lost, the store stops, or an entry has met anything but success.
@@ -194,7 +195,8 @@ func (r *reign) group() error {
 	s.disk.check() // others may fill the disk between two ticks; to look costs nothing beside a sync
 	low := s.disk.low.Load()
 	now := s.o.Now().UTC()
-	changes := storage.NewGroup(&reader{src: st.db}, now)
+	r.hot.from(st.db)
+	changes := storage.NewGroup(&r.hot, now)
 	g := &group{base: r.last, own: stamp{r.name, r.last.n + 1}}
 	if r.last.reign != r.name {
 		g.own.n = 1
@@ -230,6 +232,9 @@ func (r *reign) group() error {
 	data, err := encodeEntry(g.base, g.own, now, changes)
 	if err == nil {
 		err = r.propose(g, data)
+	}
+	if err == nil {
+		r.hot.wrote(changes)
 	}
 	if err != nil {
 		g.settle(0, false)
