@@ -3,6 +3,7 @@ package event
 import (
 	"context"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,8 +48,16 @@ type Hub struct {
 	followers atomic.Int64
 
 	mu     sync.RWMutex
-	topics map[string]*topic // by journal prefix; only runs that somebody follows
+	topics map[string]*topic // by journal prefix; runs that somebody follows, and young ones
+	young  []*topic          // the runs begun last, oldest first
 }
+
+// Who creates a run asks for its events a moment later. The newest runs are therefore kept ready from their first event
+// on, whether anybody follows them or not, so that such a reader costs no search of the store.
+const (
+	youngTopics = 512
+	youngWindow = 16 << 10 // of a run that nobody follows
+)
 
 // New returns a Hub that watches o.Store until Close.
 func New(o Options) *Hub {
@@ -86,19 +95,28 @@ var _ storage.Watcher = (*feed)(nil)
 // Applied implements storage.Watcher.
 func (f *feed) Applied(_ uint64, changes []storage.Change) {
 	h := (*Hub)(f)
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	if len(h.topics) == 0 {
-		return
-	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var woken *topic
 	for i := range changes {
+		if changes[i].RangeEnd != "" {
+			h.removed(&changes[i])
+			continue
+		}
 		journal, sequence, ok := splitKey(changes[i].Key)
-		if !ok || changes[i].Value == nil {
+		if !ok {
 			continue
 		}
 		t := h.topics[journal]
-		if t == nil {
+		switch {
+		case changes[i].Value == nil:
+			if t != nil {
+				t.doubt(h)
+			}
+			continue
+		case t == nil && sequence == 1:
+			t = h.begin(journal)
+		case t == nil:
 			continue
 		}
 		t.add(h, sequence, changes[i].Value)
@@ -115,14 +133,56 @@ func (f *feed) Applied(_ uint64, changes []storage.Change) {
 // Jumped implements storage.Watcher: every window may have missed events, so readers go back to the store.
 func (f *feed) Jumped(uint64) {
 	h := (*Hub)(f)
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for len(h.young) > 0 {
+		h.age()
+	}
 	for _, t := range h.topics {
-		t.mu.Lock()
-		t.sever(h)
-		t.jumps++
-		t.mu.Unlock()
-		t.wake()
+		t.doubt(h)
+	}
+}
+
+// removed takes in that retention has removed a range of keys. h.mu is held.
+func (h *Hub) removed(c *storage.Change) {
+	for _, t := range h.topics {
+		if t.journal < c.RangeEnd && c.Key < storage.PrefixEnd(t.journal) {
+			t.doubt(h)
+		}
+	}
+}
+
+// doubt sends every reader back to the store: what the topic knows is no longer all that is there, or more than that.
+func (t *topic) doubt(h *Hub) {
+	t.mu.Lock()
+	t.sever(h)
+	t.jumps++
+	t.mu.Unlock()
+	t.wake()
+}
+
+// begin makes the topic of a run that has just begun. h.mu is held.
+func (h *Hub) begin(journal string) *topic {
+	if len(h.young) >= youngTopics {
+		h.age()
+	}
+	journal = strings.Clone(journal) // its key may be part of something larger
+	t := &topic{journal: journal, young: true}
+	h.topics[journal] = t
+	h.young = append(h.young, t)
+	return t
+}
+
+// age lets the oldest of the young topics go, unless somebody follows it. h.mu is held.
+func (h *Hub) age() {
+	t := h.young[0]
+	h.young[0] = nil
+	h.young = h.young[1:]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.young = false; t.readers == 0 {
+		delete(h.topics, t.journal)
+		t.cut(h)
 	}
 }
 
@@ -140,7 +200,7 @@ func (h *Hub) Delta(d Delta) {
 		return
 	}
 	t.mu.Lock()
-	if !t.final {
+	if !t.final && t.readers > 0 {
 		frame := appendDelta(nil, &d, h.now())
 		t.room(h, len(frame))
 		t.buf = append(t.buf, frame...)
@@ -157,12 +217,13 @@ type topic struct {
 
 	mu      sync.Mutex
 	readers int    // changed under Hub.mu too
+	young   bool   // is in Hub.young; changed under Hub.mu too
 	base    uint64 // place of buf[0] in the stream
 	buf     []byte
 	marks   []mark // one for each event in buf
 	head    uint64 // newest sequence seen here
 	final   bool   // head is the final event
-	jumps   uint64 // how often the store was replaced; what came with it was not fed
+	jumps   uint64 // how often the store was replaced, or events removed: what was fed is no longer what is there
 	synced  uint64 // the jumps after which the store has been read again
 	wakeup  chan struct{}
 }
@@ -187,7 +248,11 @@ func (t *topic) sever(h *Hub) {
 // room makes place for n more bytes: beyond the window, or when the hub holds too much in all, the window starts anew.
 // Readers of the old bytes keep them for as long as they need.
 func (t *topic) room(h *Hub, n int) {
-	if len(t.buf) > 0 && (len(t.buf)+n > h.window || h.held.Load()+int64(n) > h.memory) {
+	window := h.window
+	if t.readers == 0 {
+		window = min(window, youngWindow)
+	}
+	if len(t.buf) > 0 && (len(t.buf)+n > window || h.held.Load()+int64(n) > h.memory) {
 		t.cut(h)
 	}
 }
@@ -208,9 +273,7 @@ func (t *topic) add(h *Hub, sequence uint64, data []byte) {
 	t.buf = appendFrame(t.buf, sequence, data)
 	h.held.Add(int64(len(t.buf) - before))
 	t.head = sequence
-	if v, err := ScanOwn(data); err == nil && v.Final() {
-		t.final = true
-	}
+	t.final = t.final || typeOf(data).Final()
 }
 
 // wake lets every reader that waits look again.
@@ -263,7 +326,7 @@ func (h *Hub) unsubscribe(t *topic) {
 	h.followers.Add(-1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.readers--; t.readers == 0 {
+	if t.readers--; t.readers == 0 && !t.young {
 		delete(h.topics, t.journal)
 		t.cut(h)
 	}
@@ -278,15 +341,18 @@ func (h *Hub) Follow(ctx context.Context, r storage.Read, tenantID, runID string
 	c := &Cursor{hub: h, tenantID: tenantID, runID: runID, last: after}
 	c.topic = h.subscribe(JournalPrefix(tenantID, runID))
 	err := storage.Find(ctx, h.store, r, func(s storage.Snapshot) error {
-		head, final, err := readHead(s, c.topic.journal)
-		if err != nil {
-			return err
-		}
-		if head == 0 {
-			return errNoRun()
+		head, final, sure := c.topic.newestSure()
+		if !sure {
+			var err error
+			if head, final, err = readHead(s, c.topic.journal); err != nil {
+				return err
+			}
+			if head == 0 {
+				return errNoRun()
+			}
+			c.topic.learn(h, head, final)
 		}
 		c.ended = final && after >= head
-		c.topic.learn(h, head, final)
 		return nil
 	})
 	if err != nil {
@@ -300,6 +366,13 @@ func (h *Hub) Follow(ctx context.Context, r storage.Read, tenantID, runID string
 }
 
 func errNoRun() error { return fault.New(fault.NotFound, "There is no such run.") }
+
+// newestSure is the newest sequence, when the topic has been fed ever since it knew one: then the store would say the same.
+func (t *topic) newestSure() (head uint64, final, sure bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.head, t.final, t.head > 0 && t.synced == t.jumps
+}
 
 // learn takes in what a read of the store has shown.
 func (t *topic) learn(h *Hub, head uint64, final bool) {

@@ -52,6 +52,20 @@ func ScanOwn(b []byte) (View, error) {
 	return v, err
 }
 
+// typeOf returns the type of an envelope that AppendEnvelope made, without looking at the rest of it.
+func typeOf(b []byte) Type {
+	const key = `","type":"`
+	_, rest, ok := bytes.Cut(b[:min(len(b), 256)], []byte(key))
+	if !ok {
+		return ""
+	}
+	name, _, ok := bytes.Cut(rest, []byte{'"'})
+	if !ok {
+		return ""
+	}
+	return Type(name)
+}
+
 // Final reports whether the event ends its run.
 func (v *View) Final() bool { return Type(v.Type).Final() }
 

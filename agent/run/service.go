@@ -285,16 +285,30 @@ func (s *Service) Load(ctx context.Context, l Lease) (*Work, error) {
 	return w, nil
 }
 
+// fewEvents is up to how many events are read one by one: each is found with one search, where a scan has to look
+// through every table.
+const fewEvents = 4
+
 func readJournal(r storage.Reader, k keys, length uint64) ([]event.Envelope, error) {
 	journal := make([]event.Envelope, 0, length)
 	var broken error
-	err := r.Scan(storage.Prefix(event.JournalPrefix(k.tenantID, k.runID)), func(_ string, value []byte) bool {
+	take := func(_ string, value []byte) bool {
 		v, err := event.ScanOwn(value)
 		if broken = err; err == nil {
 			journal = append(journal, v.Envelope())
 		}
 		return err == nil
-	})
+	}
+	var err error
+	if length > fewEvents {
+		err = r.Scan(storage.Prefix(event.JournalPrefix(k.tenantID, k.runID)), take)
+	}
+	for n := uint64(1); n <= length && length <= fewEvents && err == nil && broken == nil; n++ {
+		var value []byte
+		if value, err = r.Get(event.Key(k.tenantID, k.runID, n)); err == nil && value != nil {
+			take("", value)
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, err
