@@ -173,9 +173,9 @@ func (s *Store) View(ctx context.Context, r storage.Read, read func(storage.Snap
 		return storage.ErrClosed
 	}
 	defer st.release()
-	snap := st.db.NewSnapshot()
-	view := &snapshot{reader: reader{src: snap}, snap: snap}
-	defer func() { _ = snap.Close() }()
+	moment := &moment{db: st.db}
+	defer moment.close()
+	view := &snapshot{reader: reader{src: moment}}
 	if err := read(view); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/zap"
 )
@@ -18,7 +19,7 @@ func (s *Store) engine(what string) *pebble.Options {
 		Cache:                       s.cache,
 		MemTableSize:                uint64(pick(what == "log", 2*s.o.MemTableBytes, s.o.MemTableBytes)),
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       8,
 		L0StopWritesThreshold:       24,
 		MaxOpenFiles:                512,
 		FormatMajorVersion:          pebble.FormatValueSeparation,
@@ -35,13 +36,24 @@ func (s *Store) engine(what string) *pebble.Options {
 			},
 		},
 	}
-	if what != "log" {
-		for i := range o.Levels {
-			o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	for i := range o.Levels {
+		l := &o.Levels[i]
+		// One index for a whole table: a search then reads two blocks and not three.
+		l.BlockSize, l.IndexBlockSize = 16<<10, 256<<10
+		if what == "log" || i == 0 { // not worth it for what is cut or written anew before long
+			l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		} else {
+			l.Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+		}
+		if what != "log" {
+			l.FilterPolicy = bloom.FilterPolicy(10)
 		}
 	}
 	return o
 }
+
+// newCache makes the cache of both engines. They count their write buffers into it, of which each has mostly two.
+func newCache(o *Options) *pebble.Cache { return pebble.NewCache(o.CacheBytes + 2*(o.MemTableBytes+2*o.MemTableBytes)) }
 
 // engineLog receives what a pebble has to say.
 type engineLog struct {

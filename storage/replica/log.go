@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,8 @@ type logStore struct {
 	applied func() uint64 // the state holds entries up to here; a log that is empty goes on after it at the latest
 	flushed func() uint64 // and has them on disk up to here
 	full    func() bool   // the disk is below the lower floor
+	every   int64         // grown is told after so many bytes
+	grown   chan struct{} // capacity 1
 
 	writing sync.Mutex   // one record at a time is written and synced: see journal.go
 	busy    atomic.Int64 // when the write under way began, Unix nanoseconds; 0 when there is none
@@ -35,6 +38,7 @@ type logStore struct {
 	mu          sync.RWMutex
 	first, last uint64
 	written     int64 // bytes of entries since the store was opened
+	told        int64 // written when grown was told last
 	marks       []logMark
 	cache       logCache
 }
@@ -68,7 +72,7 @@ func logKey(index uint64) []byte { return binary.BigEndian.AppendUint64([]byte{l
 
 // openLog reads where the log begins and ends.
 func openLog(db *pebble.DB, fail func(error)) (*logStore, error) {
-	l := &logStore{db: db, fail: fail, full: func() bool { return false }}
+	l := &logStore{db: db, fail: fail, full: func() bool { return false }, every: math.MaxInt64, grown: make(chan struct{}, 1)}
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: logKey(0), UpperBound: []byte{logPrefix + 1}})
 	if err != nil {
 		return nil, err
@@ -189,6 +193,13 @@ func (l *logStore) StoreLogs(entries []*raft.Log) error {
 	}
 	l.last = entries[len(entries)-1].Index
 	l.written += int64(size)
+	if l.written-l.told >= l.every {
+		l.told = l.written
+		select {
+		case l.grown <- struct{}{}:
+		default:
+		}
+	}
 	if n := len(l.marks); n == 0 || l.written-l.marks[n-1].written > 1<<20 {
 		l.marks = append(l.marks, logMark{l.last, l.written})
 	}

@@ -69,7 +69,7 @@ func decodeConfiguration(b []byte) (c configuration, err error) {
 }
 
 // get copies the value of key out of r; nil when there is none.
-func get(r pebble.Reader, key []byte) ([]byte, error) {
+func get(r source, key []byte) ([]byte, error) {
 	v, closer, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
@@ -83,7 +83,7 @@ func get(r pebble.Reader, key []byte) ([]byte, error) {
 }
 
 // readMeta returns where the state r stands; the zero meta is that of an empty state.
-func readMeta(r pebble.Reader) (meta, configuration, error) {
+func readMeta(r source) (meta, configuration, error) {
 	var m meta
 	var c configuration
 	b, err := get(r, metaKey)

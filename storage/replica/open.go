@@ -107,6 +107,7 @@ func (s *Store) openLog() error {
 		s.disk.check()
 		return s.disk.lowest.Load()
 	}
+	s.logs.every = s.o.SnapshotBytes
 	return nil
 }
 

@@ -102,10 +102,10 @@ func (o Options) withDefaults() (Options, error) {
 	o.DiskFloorBytes = max(or(o.DiskFloorBytes, 128<<20), 0)
 	o.LogFloorBytes = max(or(o.LogFloorBytes, o.DiskFloorBytes/4), 0)
 	o.SnapshotInterval = or(o.SnapshotInterval, 30*time.Second)
-	o.SnapshotBytes = or(o.SnapshotBytes, 64<<20)
+	o.SnapshotBytes = or(o.SnapshotBytes, 4<<20)
 	o.TrailingBytes = or(o.TrailingBytes, 256<<20)
-	o.CacheBytes = or(o.CacheBytes, 8<<20)
-	o.MemTableBytes = or(o.MemTableBytes, 4<<20)
+	o.CacheBytes = or(o.CacheBytes, 16<<20)
+	o.MemTableBytes = or(o.MemTableBytes, 8<<20)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -117,6 +117,7 @@ func (s *Store) snapshotLoop() {
 	for {
 		select {
 		case <-tick.C:
+		case <-s.logs.grown:
 		case <-s.stop:
 			return
 		}

@@ -80,18 +80,44 @@ func (r *reader) Scan(rg storage.Range, visit func(string, []byte) bool) error {
 	return it.Close()
 }
 
+// moment is a source that shows one moment: that of the first read, so that a view which reads nothing costs nothing.
+type moment struct {
+	db   *pebble.DB
+	snap *pebble.Snapshot
+}
+
+var _ source = (*moment)(nil)
+
+func (m *moment) take() *pebble.Snapshot {
+	if m.snap == nil {
+		m.snap = m.db.NewSnapshot()
+	}
+	return m.snap
+}
+
+func (m *moment) close() {
+	if m.snap != nil {
+		_ = m.snap.Close()
+	}
+}
+
+// Get implements source.
+func (m *moment) Get(key []byte) ([]byte, io.Closer, error) { return m.take().Get(key) }
+
+// NewIter implements source.
+func (m *moment) NewIter(o *pebble.IterOptions) (*pebble.Iterator, error) { return m.take().NewIter(o) }
+
 // snapshot is a reader of one moment.
 type snapshot struct {
 	reader
-	snap *pebble.Snapshot
-	err  error
+	err error
 }
 
 var _ storage.Snapshot = (*snapshot)(nil)
 
 // Index implements storage.Snapshot.
 func (s *snapshot) Index() uint64 {
-	m, _, err := readMeta(s.snap)
+	m, _, err := readMeta(s.src)
 	if err != nil {
 		s.err = err
 	}

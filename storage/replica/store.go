@@ -79,7 +79,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		o: o, log: o.Logger.Named("storage"), stop: make(chan struct{}), closed: make(chan struct{}),
 		vacant: make(chan struct{}),
-		cache:  pebble.NewCache(o.CacheBytes),
+		cache:  newCache(&o),
 	}
 	s.queue.wake = make(chan struct{}, 1)
 	s.disk = newDisk(o, s.die)
