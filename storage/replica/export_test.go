@@ -36,6 +36,25 @@ func (s *Store) ProposeForeign(key string, stale bool) (applied bool, err error)
 	return s.at.Load().stamp == own, nil
 }
 
+// Hot is what a reign reads through.
+type Hot = hot
+
+// NewHot returns a Hot over base.
+func NewHot(base storage.Reader) *Hot { return &hot{Reader: base} }
+
+// Wrote takes in an applied group.
+func (h *Hot) Wrote(g *storage.Group) { h.wrote(g) }
+
+// Size is about how many bytes are remembered.
+func (h *Hot) Size() (n int) {
+	for _, m := range []map[string][]byte{h.young, h.old} {
+		for key, value := range m {
+			n += len(key) + len(value)
+		}
+	}
+	return n
+}
+
 // Snapshot flushes and cuts at once.
 func (s *Store) Snapshot() error {
 	if err := s.snapshot(); !errors.Is(err, raft.ErrNothingNewToSnapshot) {

@@ -10,7 +10,8 @@ import "github.com/nexixai/agentos/storage"
 // Memory is bounded by two generations: when the young one is full it becomes the old one, and what is used again moves
 // over.
 type hot struct {
-	reader
+	storage.Reader
+	src        source            // what Reader reads
 	young, old map[string][]byte // nil: the key is known to be absent
 	size       int               // of young, in bytes
 }
@@ -31,7 +32,7 @@ const (
 // from says which engine holds the state.
 func (h *hot) from(src source) {
 	if h.src != src {
-		*h = hot{reader: reader{src: src}}
+		*h = hot{src: src, Reader: &reader{src: src}}
 	}
 }
 
@@ -43,7 +44,7 @@ func (h *hot) Get(key string) ([]byte, error) {
 	v, ok := h.old[key]
 	if !ok {
 		var err error
-		if v, err = h.reader.Get(key); err != nil {
+		if v, err = h.Reader.Get(key); err != nil {
 			return nil, err
 		}
 	}
