@@ -53,7 +53,9 @@ func (s *Store) engine(what string) *pebble.Options {
 }
 
 // newCache makes the cache of both engines. They count their write buffers into it, of which each has mostly two.
-func newCache(o *Options) *pebble.Cache { return pebble.NewCache(o.CacheBytes + 2*(o.MemTableBytes+2*o.MemTableBytes)) }
+func newCache(o *Options) *pebble.Cache {
+	return pebble.NewCache(o.CacheBytes + 2*(o.MemTableBytes+2*o.MemTableBytes))
+}
 
 // engineLog receives what a pebble has to say.
 type engineLog struct {
