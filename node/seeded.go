@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 
@@ -59,6 +60,17 @@ func SampleAgent(tenantID string) agent.Agent {
 		Instructions: "Repeat what the user says. Use a tool when asked to.",
 		ToolIDs:      []string{"tool.echo", "tool.http.fetch", "tool.kv.get", "tool.kv.put"},
 	}
+}
+
+// AwaitsJoin reports whether a data directory belongs to a node that set out to join a cluster and has not been let in.
+func AwaitsJoin(dataDir string) bool {
+	_, err := os.Stat(filepath.Join(dataDir, trustName, nodeCertName))
+	if err == nil {
+		return false
+	}
+	raw, err := os.ReadFile(filepath.Join(dataDir, identityName))
+	var who identity
+	return err == nil && json.Unmarshal(raw, &who) == nil && who.Joined
 }
 
 // HoldsNode reports whether a data directory has been made into a node's, so that it is started without --init.

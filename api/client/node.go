@@ -89,34 +89,6 @@ func (c *Client) PeerInfo(ctx context.Context) (*Peer, error) {
 	return get[Peer](ctx, c, "peer", "/v1/peer/info")
 }
 
-// Cluster is the nodes that share one store.
-type Cluster struct {
-	ID           string   `json:"cluster_id"`
-	StoreEpoch   string   `json:"store_epoch"`
-	Leader       *string  `json:"leader"` // a stack_id; nil while there is none
-	Term         uint64   `json:"term"`
-	AppliedIndex uint64   `json:"applied_index"`
-	Version      string   `json:"version"`
-	Members      []Member `json:"members"`
-}
-
-// Member is one node of a cluster.
-type Member struct {
-	StackID       string `json:"stack_id"`
-	Role          string `json:"role"`   // voter or nonvoter
-	Status        string `json:"status"` // alive, suspect, dead or left
-	Region        string `json:"region"`
-	APIURL        string `json:"api_url"`
-	Version       string `json:"version"`
-	LastContactMS int64  `json:"last_contact_ms"`
-	AppliedIndex  uint64 `json:"applied_index"`
-}
-
-// Cluster returns the node's cluster as it sees it.
-func (c *Client) Cluster(ctx context.Context) (*Cluster, error) {
-	return get[Cluster](ctx, c, "cluster", "/v1/admin/cluster")
-}
-
 // Backend is a model backend, and whether it answers.
 type Backend struct {
 	Name    string `json:"name"`

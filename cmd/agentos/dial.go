@@ -4,8 +4,11 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/node/fleet"
@@ -41,10 +44,9 @@ func (a *app) dial(role string) (*conn, error) {
 			return nil, usage("%w", err)
 		}
 		if base == "" {
-			if len(org.Nodes) == 0 {
-				return nil, fmt.Errorf("organisation %s has no node", org.Name)
+			if base, err = reachable(org); err != nil {
+				return nil, err
 			}
-			base = org.Nodes[0].APIURL
 			if caFile == "" && org.CAFile != nil {
 				caFile = *org.CAFile
 			}
@@ -74,6 +76,24 @@ func (a *app) dial(role string) (*conn, error) {
 	}
 	c.Client = c.base.With(client.Call{Answer: &c.answer})
 	return c, nil
+}
+
+// reachable is the API of the organisation's first node that takes connections, so that a node which is down hides none of
+// the others; of its first node when none does.
+func reachable(org *fleet.Organization) (string, error) {
+	if len(org.Nodes) == 0 {
+		return "", fmt.Errorf("organisation %s has no node", org.Name)
+	}
+	for _, n := range org.Nodes {
+		u, err := url.Parse(n.APIURL)
+		if err != nil {
+			return "", fmt.Errorf("node %s: %w", n.StackID, err)
+		}
+		if conn, err := net.DialTimeout("tcp", u.Host, 500*time.Millisecond); err == nil {
+			return n.APIURL, conn.Close()
+		}
+	}
+	return org.Nodes[0].APIURL, nil
 }
 
 // trusted reads the certificates of a file; without one the system's are trusted.

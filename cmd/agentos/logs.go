@@ -17,6 +17,9 @@ import (
 
 var errNotReady = errors.New("not every node is ready")
 
+// errNoLeader says that nothing can be written at the moment.
+var errNoLeader = errors.New("the cluster has no leader")
+
 func (a *app) logsCommand() *cobra.Command {
 	var d deployment
 	var last int

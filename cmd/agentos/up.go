@@ -23,7 +23,7 @@ except that a node which was killed is started again.
 A node takes five ports in a row: API, federation, cluster, gossip and admin. The first is --base-port, %d when it is
 left out, and further nodes follow in steps of %d. Settings for the nodes stand in a file beside the state directory
 (.agentos.env), which the first up writes and later ones keep.`, fleet.DefaultBasePort, fleet.PortStep),
-		Example: "  agentos up\n  agentos up --state-dir /var/tmp/second --base-port 9420 --output json",
+		Example: "  agentos up\n  agentos up --nodes 3\n  agentos up --state-dir /var/tmp/second --base-port 9420 --output json",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := a.fleet(d, func(o *fleet.Options) error {
@@ -52,7 +52,7 @@ left out, and further nodes follow in steps of %d. Settings for the nodes stand 
 	d.flags(cmd)
 	cmd.Flags().StringVar(&mode, "mode", "", "demo or dev (AGENTOS_MODE); demo when left out")
 	cmd.Flags().IntVar(&basePort, "base-port", 0, fmt.Sprintf("first port (AGENTOS_BASE_PORT); %d when left out", fleet.DefaultBasePort))
-	cmd.Flags().IntVar(&nodes, "nodes", 0, "nodes of the first organisation; this version deploys 1")
+	cmd.Flags().IntVar(&nodes, "nodes", 0, "nodes of the organisation, 1 to 9; 1 when left out")
 	cmd.Flags().IntVar(&orgs, "orgs", 0, "organisations; this version deploys 1")
 	return cmd
 }

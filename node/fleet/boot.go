@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/internal/process"
+	"github.com/nexixai/agentos/node"
 )
 
 // How long a node may take to serve after its start, and to stop after SIGTERM: its own drain, and a little more.
@@ -19,35 +22,98 @@ const (
 	stopPatience = 45 * time.Second
 )
 
-// boot starts the nodes that do not run, and waits until every one is ready.
+// boot starts the nodes that do not run, and waits until every one is ready. Nodes that were here before are started
+// together, since a cluster is ready only when more than half of it is back; new ones join what is ready.
 func (f *Fleet) boot(ctx context.Context, _ *Report, p *phase) error {
 	p.total(len(f.plan.nodes()))
 	for _, org := range f.plan.Organizations {
-		for _, n := range org.Nodes {
-			who, alive, err := f.running(n.StackID)
-			if err != nil {
-				return err
+		var known, fresh []planNode
+		for i, n := range org.Nodes {
+			data := f.dataDir(n.StackID)
+			if i == 0 || node.HoldsNode(data) && !node.AwaitsJoin(data) {
+				known = append(known, n)
+			} else {
+				fresh = append(fresh, n)
 			}
-			began := time.Now()
-			if alive {
-				if err := f.awaitReady(ctx, n, who, nil); err != nil {
-					return f.bootFailed(p, n, 0, err)
-				}
-				p.step("%s runs already, process %d", n.StackID, who.PID)
-				continue
-			}
-			c, err := f.launch(org, n)
-			if err != nil {
-				return &FailedError{Phase: p.name, Check: "start " + n.StackID, Err: err, Next: "agentos logs " + n.StackID}
-			}
-			p.note("%s is starting, process %d", n.StackID, c.PID)
-			if err := f.awaitReady(ctx, n, c.Identity, c); err != nil {
-				return f.bootFailed(p, n, c.logAt, err)
-			}
-			p.step("%s is ready, process %d, %s", n.StackID, c.PID, time.Since(began).Round(time.Millisecond))
+		}
+		if err := f.bring(ctx, p, org, known, nil); err != nil {
+			return err
+		}
+		if len(fresh) == 0 {
+			continue
+		}
+		token, err := f.joinToken(ctx, org, len(fresh))
+		if err != nil {
+			return &FailedError{Phase: p.name, Check: "join token of " + org.Organization, Err: err, Log: tail(f.logFile(org.Nodes[0].StackID), 0, 8), LogFile: f.logFile(org.Nodes[0].StackID), Next: "agentos status --state-dir " + f.o.StateDir}
+		}
+		join := []string{"--join=" + org.Nodes[0].addr("cluster"), "--join-token-file=" + token}
+		if err := errors.Join(f.bring(ctx, p, org, fresh, join), os.Remove(token)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// started is a node on its way.
+type started struct {
+	node  planNode
+	who   process.Identity
+	child *child // nil: it ran already
+	began time.Time
+}
+
+// bring starts those of nodes that do not run, all at once, and waits until each is ready.
+func (f *Fleet) bring(ctx context.Context, p *phase, org planOrg, nodes []planNode, extra []string) error {
+	var all []started
+	for _, n := range nodes {
+		who, alive, err := f.running(n.StackID)
+		if err != nil {
+			return err
+		}
+		s := started{node: n, who: who, began: time.Now()}
+		if !alive {
+			if s.child, err = f.launch(org, n, extra...); err != nil {
+				return &FailedError{Phase: p.name, Check: "start " + n.StackID, Err: err, Next: "agentos logs " + n.StackID}
+			}
+			s.who = s.child.Identity
+			p.note("%s is starting, process %d", n.StackID, s.who.PID)
+		}
+		all = append(all, s)
+	}
+	for _, s := range all {
+		if err := f.awaitReady(ctx, s.node, s.who, s.child); err != nil {
+			logAt := int64(0)
+			if s.child != nil {
+				logAt = s.child.logAt
+			}
+			return f.bootFailed(p, s.node, logAt, err)
+		}
+		if s.child == nil {
+			p.step("%s runs already, process %d", s.node.StackID, s.who.PID)
+		} else {
+			p.step("%s is ready, process %d, %s", s.node.StackID, s.who.PID, time.Since(s.began).Round(time.Millisecond))
+		}
+	}
+	return nil
+}
+
+// joinToken makes a token that lets count nodes into the organisation's cluster, and returns the file it is in.
+func (f *Fleet) joinToken(ctx context.Context, org planOrg, count int) (string, error) {
+	key := f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin)
+	if _, err := os.Stat(key); err != nil { // the first start: seed has not moved the key yet
+		key = filepath.Join(f.dataDir(org.Nodes[0].StackID), node.PlatformKeyName)
+	}
+	c, err := f.with(org.Nodes[0], key)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	tok, err := c.CreateJoinToken(ctx, 10*time.Minute, count)
+	if err != nil {
+		return "", err
+	}
+	name := f.path(org.Organization + ".join.token")
+	return name, node.WriteFile(name, []byte(tok.Token+"\n"), 0o600)
 }
 
 func (f *Fleet) bootFailed(p *phase, n planNode, logAt int64, err error) error {

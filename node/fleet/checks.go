@@ -111,6 +111,7 @@ var smokeTests = []struct {
 	{"figures can be read", (*smoke).figures},
 	{"run with a tool call and a governed model call", (*smoke).run},
 	{"events streamed to completion", (*smoke).stream},
+	{"every node serves the run", (*smoke).everywhere},
 	{"policy redacts", (*smoke).policy},
 	{"figures moved", (*smoke).moved},
 	{"another tenant can't see the run", (*smoke).isolation},
@@ -136,8 +137,21 @@ const runCounter = "agentos_run_count"
 
 func (s *smoke) figures(ctx context.Context) (string, error) {
 	var err error
-	s.before, err = s.f.figure(ctx, s.node, runCounter)
+	s.before, err = s.figureOfAll(ctx)
 	return fmt.Sprintf("%s is %g", runCounter, s.before), err
+}
+
+// figureOfAll adds the run counter up over the organisation's nodes: any of them may have worked on the run.
+func (s *smoke) figureOfAll(ctx context.Context) (float64, error) {
+	sum := 0.0
+	for _, n := range s.org.Nodes {
+		v, err := s.f.figure(ctx, n, runCounter)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", n.StackID, err)
+		}
+		sum += v
+	}
+	return sum, nil
 }
 
 // figure adds up the samples of one metric.
@@ -226,6 +240,28 @@ func (s *smoke) stream(context.Context) (string, error) {
 	return fmt.Sprintf("%d events, 1 to %d without a gap", len(s.events), len(s.events)), nil
 }
 
+// everywhere asks each node of the cluster for the run's journal: it must be the same one.
+func (s *smoke) everywhere(ctx context.Context) (string, error) {
+	if s.runID == "" {
+		return "", errors.New("there was no run to look for")
+	}
+	for _, n := range s.org.Nodes {
+		c, err := s.f.with(n, s.f.keyFile(s.org, node.DefaultTenantID, roleTenantUser))
+		if err != nil {
+			return "", err
+		}
+		events, err := journal(ctx, c, s.runID)
+		c.Close()
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", n.StackID, err)
+		}
+		if len(events) != len(s.events) || events[len(events)-1].ID != s.events[len(s.events)-1].ID {
+			return "", fmt.Errorf("%s tells %d events of %s, %s told %d", n.StackID, len(events), s.runID, s.node.StackID, len(s.events))
+		}
+	}
+	return fmt.Sprintf("%d node(s) tell the same journal", len(s.org.Nodes)), nil
+}
+
 func (s *smoke) policy(ctx context.Context) (string, error) {
 	c, err := s.as(node.DefaultTenantID, roleTenantUser)
 	if err != nil {
@@ -249,7 +285,7 @@ func (s *smoke) moved(ctx context.Context) (string, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		now, err := s.f.figure(ctx, s.node, runCounter)
+		now, err := s.figureOfAll(ctx)
 		if err != nil {
 			return "", err
 		}

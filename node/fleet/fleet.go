@@ -94,21 +94,21 @@ func (f *Fleet) StateDir() string { return f.o.StateDir }
 
 // lay makes the plan of a new deployment, or holds the wishes against the one there is.
 func (f *Fleet) lay() error {
-	if f.o.Nodes > 1 || f.o.Orgs > 1 {
+	if f.o.Orgs > 1 {
 		return &RefusedError{
-			fmt.Sprintf("this version deploys one node of one organisation, not %d and %d", max(f.o.Nodes, 1), max(f.o.Orgs, 1)),
-			"leave --nodes and --orgs out; clusters and peers come with the next steps (docs/plan)",
+			fmt.Sprintf("this version deploys one organisation, not %d", f.o.Orgs),
+			"leave --orgs out; peers come with the next step (docs/plan)",
 		}
 	}
-	if f.o.Nodes < 0 || f.o.Orgs < 0 {
-		return &RefusedError{"--nodes and --orgs count from 1", "leave them out for one node"}
+	if f.o.Nodes < 0 || f.o.Nodes > maxNodes || f.o.Orgs < 0 {
+		return &RefusedError{fmt.Sprintf("--nodes counts from 1 to %d, and --orgs from 1", maxNodes), "leave them out for one node"}
 	}
 	mode, port := f.o.Mode, f.o.BasePort
 	if f.plan == nil {
 		mode, port = cmp.Or(mode, f.o.FreshMode, node.Demo), cmp.Or(port, f.o.FreshBasePort, DefaultBasePort)
 	}
-	if port != 0 && (port < 1024 || port > 65535-PortStep) {
-		return &RefusedError{fmt.Sprintf("base port %d is not between 1024 and %d", port, 65535-PortStep), fmt.Sprintf("leave it out for %d", DefaultBasePort)}
+	if last := 65535 - PortStep*max(f.o.Nodes, 1); port != 0 && (port < 1024 || port > last) {
+		return &RefusedError{fmt.Sprintf("base port %d is not between 1024 and %d", port, last), fmt.Sprintf("leave it out for %d", DefaultBasePort)}
 	}
 	switch mode {
 	case "", node.Demo, node.Dev:
@@ -121,7 +121,7 @@ func (f *Fleet) lay() error {
 		return &RefusedError{fmt.Sprintf("mode %q is none of demo, dev, prod", mode), "leave it out for demo"}
 	}
 	if f.plan == nil {
-		p := newPlan(mode, port, 1, 1)
+		p := newPlan(mode, port, max(f.o.Nodes, 1), 1)
 		f.plan = &p
 		return nil
 	}
@@ -133,6 +133,9 @@ func (f *Fleet) lay() error {
 	}
 	if f.o.Mode != "" && f.o.Mode != f.plan.Mode {
 		return differs("mode", string(f.plan.Mode), string(f.o.Mode))
+	}
+	if has := len(f.plan.Organizations[0].Nodes); f.o.Nodes != 0 && f.o.Nodes != has {
+		return differs("nodes:", fmt.Sprint(has), fmt.Sprint(f.o.Nodes))
 	}
 	if f.o.BasePort != 0 && f.o.BasePort != f.plan.BasePort {
 		return differs("base port", fmt.Sprint(f.plan.BasePort), fmt.Sprint(f.o.BasePort))
@@ -171,7 +174,8 @@ func (f *Fleet) need() (*plan, error) {
 func (f *Fleet) access() (*Access, error) {
 	a := &Access{Mode: string(f.plan.Mode), StateDir: f.o.StateDir, Observability: Observability{MetricsURLs: []string{}}, Reports: f.reports()}
 	for _, org := range f.plan.Organizations {
-		o := Organization{Name: org.Organization, TrustDomain: org.TrustDomain, Nodes: []Node{}, Tenants: f.tenants(org)}
+		ca := filepath.Join(f.dataDir(org.Nodes[0].StackID), node.CAName)
+		o := Organization{Name: org.Organization, CAFile: &ca, TrustDomain: org.TrustDomain, Nodes: []Node{}, Tenants: f.tenants(org)}
 		for _, n := range org.Nodes {
 			who, alive, err := f.running(n.StackID)
 			if err != nil {

@@ -65,7 +65,7 @@ func TestOpen_refusesReportsInsideState(t *testing.T) {
 
 func TestFleet_Up_refuses(t *testing.T) {
 	for name, o := range map[string]fleet.Options{
-		"nodes": {Nodes: 3}, "orgs": {Orgs: 2}, "negative": {Nodes: -1}, "mode": {Mode: "production"}, "prod": {Mode: "prod"},
+		"nodes": {Nodes: 10}, "orgs": {Orgs: 2}, "negative": {Nodes: -1}, "mode": {Mode: "production"}, "prod": {Mode: "prod"},
 		"low port": {BasePort: 80}, "high port": {BasePort: 65530}, "fresh port": {FreshBasePort: 7},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/nexixai/agentos/node"
+	"github.com/nexixai/agentos/peer/cluster"
 )
 
 // DefaultBasePort is the first port of a deployment. Each node takes five in a row (API, federation, cluster, gossip,
@@ -18,6 +19,9 @@ const (
 	DefaultBasePort = 8420
 	PortStep        = 10
 )
+
+// maxNodes bounds a cluster on one machine.
+const maxNodes = 9
 
 // organizations are the names given out, in order.
 var organizations = [...]string{"acme", "globex", "initech", "umbrella", "hooli"}
@@ -57,7 +61,11 @@ func newPlan(mode node.Mode, basePort, nodes, orgs int) plan {
 		}
 		org := planOrg{Organization: name, TrustDomain: name + ".agentos.internal"}
 		for n := range count {
-			org.Nodes = append(org.Nodes, planNode{StackID: fmt.Sprintf("stk_%s_node_%02d", name, n+1), Region: "local", Role: "voter", Port: port})
+			role := "voter"
+			if n >= cluster.WantedVoters(count) {
+				role = "nonvoter"
+			}
+			org.Nodes = append(org.Nodes, planNode{StackID: fmt.Sprintf("stk_%s_node_%02d", name, n+1), Region: "local", Role: role, Port: port})
 			port += PortStep
 		}
 		p.Organizations = append(p.Organizations, org)

@@ -58,7 +58,7 @@ type child struct {
 
 // launch starts the node's process in a session of its own, so that neither the terminal nor the end of this command
 // touches it.
-func (f *Fleet) launch(org planOrg, n planNode) (*child, error) {
+func (f *Fleet) launch(org planOrg, n planNode, extra ...string) (*child, error) {
 	dir := f.nodeDir(n.StackID)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (f *Fleet) launch(org planOrg, n planNode) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(f.o.Binary, f.arguments(org, n)...)
+	cmd := exec.Command(f.o.Binary, append(f.arguments(org, n), extra...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = dir, out, out, f.environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -113,7 +113,7 @@ func (f *Fleet) arguments(org planOrg, n planNode) []string {
 		"--gossip-listen=" + n.addr("gossip"),
 		"--admin-listen=" + n.addr("admin"),
 	}
-	if !node.HoldsNode(data) {
+	if n.StackID == org.Nodes[0].StackID && !node.HoldsNode(data) {
 		args = append(args, "--init")
 	}
 	return args

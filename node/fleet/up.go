@@ -2,9 +2,13 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
+	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/node"
+	"github.com/nexixai/agentos/peer/cluster"
 )
 
 // Up makes the deployment, or makes it whole again: what runs is left alone, what was killed is started, what is seeded
@@ -85,10 +89,51 @@ func (f *Fleet) bootAll(ctx context.Context, r *Report, p *phase) error {
 	return f.boot(ctx, r, p)
 }
 
-// wire connects organisations. One node of one organisation has nobody to be connected with.
-func (f *Fleet) wire(_ context.Context, _ *Report, p *phase) error {
-	p.note("one node of one organisation: there is nobody to connect it with")
+// wire waits until the nodes of each organisation are one cluster, in which everybody votes who is to.
+func (f *Fleet) wire(ctx context.Context, _ *Report, p *phase) error {
+	p.total(len(f.plan.Organizations))
+	for _, org := range f.plan.Organizations {
+		now, err := f.awaitVoters(ctx, org)
+		if err != nil {
+			return &FailedError{Phase: p.name, Check: "cluster of " + org.Organization, Err: err, Next: "agentos cluster status --org " + org.Organization + " --state-dir " + f.o.StateDir}
+		}
+		p.step("%s is one cluster: %d node(s), %d voter(s), led by %s", org.Organization, len(now.Members), voters(now), *now.Leader)
+	}
 	return nil
+}
+
+// awaitVoters waits until as many of the organisation's nodes vote as are to, and returns the cluster as it then is.
+func (f *Fleet) awaitVoters(ctx context.Context, org planOrg) (*client.Cluster, error) {
+	c, err := f.with(org.Nodes[0], f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	want := cluster.WantedVoters(len(org.Nodes))
+	ctx, cancel := context.WithTimeoutCause(ctx, bootPatience, fmt.Errorf("not all of %d voters were there after %v", want, bootPatience))
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		now, err := c.Cluster(ctx)
+		if err == nil && now.Leader != nil && voters(now) >= want {
+			return now, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), err)
+		case <-tick.C:
+		}
+	}
+}
+
+func voters(c *client.Cluster) (n int) {
+	for _, m := range c.Members {
+		if m.Role == "voter" && m.Status == "alive" {
+			n++
+		}
+	}
+	return n
 }
 
 // restart stops and starts each node; the next one is touched when the one before is ready again.

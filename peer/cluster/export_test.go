@@ -24,6 +24,3 @@ const (
 	ChangeRemove   = string(changeRemove)
 	ChangeStepDown = string(changeStepDown)
 )
-
-// WantedVoters is wantedVoters.
-var WantedVoters = wantedVoters

@@ -12,8 +12,8 @@ import (
 	"github.com/nexixai/agentos/storage/replica"
 )
 
-// maxVoters is the most members that vote: with five, two may be away.
-const maxVoters = 5
+// MaxVoters is the most members that vote: with five, two may be away.
+const MaxVoters = 5
 
 // Log is the store's own list of servers, which the keeper holds in step with the member list.
 type Log interface {

@@ -37,13 +37,13 @@ type view struct {
 	health  map[string]health
 }
 
-// wantedVoters is how many of n members vote: all of two, else the largest odd number, at most maxVoters.
-func wantedVoters(n int) int {
+// WantedVoters is how many of n members vote: all of two, else the largest odd number, at most MaxVoters.
+func WantedVoters(n int) int {
 	switch {
 	case n <= 2:
 		return n
-	case n >= maxVoters:
-		return maxVoters
+	case n >= MaxVoters:
+		return MaxVoters
 	}
 	return n - (n+1)%2
 }
@@ -82,7 +82,7 @@ func (v *view) plan() change {
 			return change{changeAdd, m.ServerID, m.ClusterAddr}
 		}
 	}
-	return v.votes(byServer, wantedVoters(active))
+	return v.votes(byServer, WantedVoters(active))
 }
 
 func pickKind(first bool, a, b kind) kind {
@@ -194,7 +194,7 @@ func (v *view) waiting() bool {
 			active++
 		}
 	}
-	return voters != wantedVoters(active) || len(v.servers) < active
+	return voters != WantedVoters(active) || len(v.servers) < active
 }
 
 // StackOf is the stack id in a server id, which adds the incarnation of the data directory to it.
