@@ -75,7 +75,7 @@ func (a *app) agentsPutCommand() *cobra.Command {
 		Use:   "put AGENT --file FILE",
 		Short: "Make an agent, or replace one",
 		Long: `Make an agent, or replace one, from a JSON or YAML file with its members (name, description, model_ref, tool_ids, …),
-bare or under "agent". A member that agents don't have is refused.`,
+bare or under "agent", as "agents get --output json" prints it. A member that agents don't have is refused.`,
 		Example: `  agentos agents put agt_mine --file agent.yaml
   echo '{"name":"Mine","model_ref":"tier:fast","instructions":"Be brief."}' | agentos agents put agt_mine --file -`,
 		Args: exactly(1, "one agent id"),
@@ -84,6 +84,7 @@ bare or under "agent". A member that agents don't have is refused.`,
 			if err := a.readObject(cmd, file, "agent", &v); err != nil {
 				return err
 			}
+			v.ID, v.TenantID = "", "" // the argument and the key say these
 			c, err := a.dial(roleTenantAdmin)
 			if err != nil {
 				return err

@@ -82,11 +82,42 @@ A node is found through the deployment that "agentos up" made (--state-dir, --or
 	flags.StringVar(&a.caFile, "ca-file", "", "certificates to trust for https, PEM, instead of the system's (AGENTOS_CA_FILE)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	root.AddCommand(
-		a.nodeCommand(), a.upCommand(), a.statusCommand(), a.validateCommand(), a.logsCommand(), a.redeployCommand(), a.nukeCommand(),
+		a.nodeCommand(), a.upCommand(), a.statusCommand(), a.validateCommand(), a.logsCommand(), a.redeployCommand(), a.restartCommand(), a.nukeCommand(),
 		a.runsCommand(), a.agentsCommand(), a.toolsCommand(), a.memoryCommand(), a.tenantsCommand(), a.keysCommand(), a.modelsCommand(), a.auditCommand(), a.clusterCommand(), a.versionCommand(),
 	)
+	a.standardCommands(root)
 	refuseStrangers(root)
 	return root
+}
+
+// standardCommands takes the commands that every command line has into our voice: examples, and no word passed over.
+func (a *app) standardCommands(root *cobra.Command) {
+	root.Version = version
+	root.SetVersionTemplate("agentos {{.Version}}\n")
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			cmd.Short, cmd.Long = "Print what makes a shell complete this command line", ""
+			cmd.Example = "  source <(agentos completion bash)\n  agentos completion zsh > ~/.zfunc/_agentos"
+			for _, shell := range cmd.Commands() {
+				shell.Short = "Print completions for " + shell.Name()
+				shell.Example = "  agentos completion " + shell.Name()
+				shell.Args = none
+			}
+		case "help":
+			cmd.Example = "  agentos help runs create"
+			cmd.Run = nil
+			cmd.RunE = func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return usage("agentos has no command %q", strings.Join(args, " "))
+				}
+				return about.Help()
+			}
+		}
+	}
 }
 
 // refuseStrangers makes a command that only holds others refuse a word that is none of them, instead of printing help
@@ -116,9 +147,9 @@ func (a *app) getenv(name, fallback string) string {
 
 // globals completes the flags of every command from the environment and the environment file, and checks them.
 func (a *app) globals(flags *pflag.FlagSet) error {
-	file, err := node.ReadEnvFile(a.envFile())
+	file, err := a.readEnvFile()
 	if err != nil {
-		return &codedError{code: exitUsage, err: err}
+		return err
 	}
 	for name, v := range map[string]*string{"api-url": &a.apiURL, "key-file": &a.keyFile, "ca-file": &a.caFile} {
 		if !flags.Changed(name) {

@@ -196,7 +196,7 @@ func (a *app) clusterTransferCommand() *cobra.Command {
 		Short:   "Hand the leader's office to another voter",
 		Long:    `Hand the leader's office to the voter STACK_ID, or to the one that is furthest along, and wait until it leads.`,
 		Example: "  agentos cluster transfer\n  agentos cluster transfer stk_acme_node_02",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMost(1, "one node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.dial(rolePlatformAdmin)
 			if err != nil {
@@ -241,7 +241,7 @@ func (a *app) clusterDrainCommand() *cobra.Command {
 		Long: `Take no new runs to a node: its readiness turns off, the runs it works on go on, and it gives up its vote and the
 leader's office when others can take them. --undo takes the node back.`,
 		Example: "  agentos cluster drain stk_acme_node_03\n  agentos cluster drain stk_acme_node_03 --undo",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly(1, "one node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.dial(rolePlatformAdmin)
 			if err != nil {
@@ -273,7 +273,7 @@ func (a *app) clusterRemoveCommand() *cobra.Command {
 certificate opens no door any more, its runs go on elsewhere, and its process, if it lives, ends. The machine can join
 anew, with an empty data directory and a token.`,
 		Example: "  agentos cluster remove stk_acme_node_03 --yes-really",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly(1, "one node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !sure {
 				return usage("removing %s can't be undone; say --yes-really", args[0])

@@ -23,9 +23,15 @@ func (a *app) envFile() string { return filepath.Clean(a.stateDir) + ".env" }
 
 // fleet opens the deployment.
 func (a *app) fleet(d deployment, shape func(*fleet.Options) error) (*fleet.Fleet, error) {
-	env, err := node.ReadEnvFile(a.envFile())
+	env, err := a.readEnvFile()
 	if err != nil {
-		return nil, &codedError{code: exitUsage, err: err}
+		return nil, err
+	}
+	for _, s := range node.Settings() {
+		name := node.EnvName(s.Name)
+		if _, ok := env[name]; ok && envLess[s.Name] && s.Name != "mode" {
+			return nil, usage("%s names %s, which a deployment decides for each of its nodes; take it out", a.envFile(), name)
+		}
 	}
 	o := fleet.Options{StateDir: a.stateDir, ReportDir: d.reportDir, Env: env, Build: build(), Progress: a.progress().tell}
 	if shape != nil {

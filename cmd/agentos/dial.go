@@ -29,7 +29,13 @@ type conn struct {
 }
 
 // dial finds the node and a key of this role, unless flags or the environment name others.
-func (a *app) dial(role string) (*conn, error) {
+func (a *app) dial(role string) (*conn, error) { return a.dialPatient(role, client.DefaultPatience) }
+
+// dialPatient is dial for a command that follows a stream, which waits so long for a node that is away, 0 without end.
+func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
+	if patience < 0 {
+		return nil, usage("--patience is below 0")
+	}
 	base, keyFile, caFile := a.apiURL, a.keyFile, a.caFile
 	if a.as != "" {
 		role = a.as
@@ -70,7 +76,12 @@ func (a *app) dial(role string) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{}
-	c.base, err = client.New(client.Options{BaseURL: base, Key: strings.TrimSpace(string(raw)), RootCAs: roots, UserAgent: "agentos/" + version})
+	if patience == 0 {
+		patience = -1
+	}
+	c.base, err = client.New(client.Options{
+		BaseURL: base, Key: strings.TrimSpace(string(raw)), RootCAs: roots, UserAgent: "agentos/" + version, Patience: patience,
+	})
 	if err != nil {
 		return nil, usage("%w", err)
 	}

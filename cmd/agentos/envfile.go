@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/nexixai/agentos/node"
@@ -15,6 +16,27 @@ var envLess = map[string]bool{
 	"join": true, "join-token": true, "join-token-file": true, "api-listen": true, "api-advertise": true, "federation-listen": true,
 	"federation-advertise": true, "cluster-listen": true, "cluster-advertise": true, "gossip-listen": true,
 	"gossip-advertise": true, "admin-listen": true,
+}
+
+// more are the variables that the environment file may hold beside the settings of nodes.
+var more = []string{"AGENTOS_BASE_PORT", "AGENTOS_API_URL", "AGENTOS_KEY_FILE", "AGENTOS_CA_FILE", "AGENTOS_SMTP_ADDRESS", "AGENTOS_ALERT_RECEIVER"}
+
+// readEnvFile reads the environment file, if there is one. A name of ours that nothing knows is a slip, and refused.
+func (a *app) readEnvFile() (map[string]string, error) {
+	vars, err := node.ReadEnvFile(a.envFile())
+	if err != nil {
+		return nil, &codedError{code: exitUsage, err: err, hint: "each line of it is NAME=VALUE, or a comment"}
+	}
+	known := map[string]bool{}
+	for _, s := range node.Settings() {
+		known[node.EnvName(s.Name)] = true
+	}
+	for name := range vars {
+		if strings.HasPrefix(name, "AGENTOS_") && !known[name] && !slices.Contains(more, name) {
+			return nil, &codedError{code: exitUsage, err: fmt.Errorf("%s names %s, which is no setting", a.envFile(), name), hint: "docs/configuration.md lists every setting"}
+		}
+	}
+	return vars, nil
 }
 
 // writeEnvFile writes the environment file of a deployment, unless there is one: it belongs to the person who edits it.

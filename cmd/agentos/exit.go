@@ -83,13 +83,23 @@ func exactly(n int, what string) cobra.PositionalArgs {
 	}
 }
 
+// atMost refuses more arguments than n.
+func atMost(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usage("%s takes %s at most, and %d arguments were given", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
 func none(cmd *cobra.Command, args []string) error { return exactly(0, "")(cmd, args) }
 
 // fail tells the error, a hint if there is one, and returns the exit code.
 func (a *app) fail(cmd *cobra.Command, err error) int {
 	code, hint := judge(err)
-	if code == exitUsage && hint == "" && cmd != nil {
-		hint = cmd.CommandPath() + " --help"
+	if hint == "" && cmd != nil {
+		hint = next(cmd, code)
 	}
 	for line := range strings.Lines(a.describe(err)) {
 		a.say("error: %s", strings.TrimRight(line, "\n"))
@@ -106,6 +116,24 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 		a.say("hint: %s", hint)
 	}
 	return code
+}
+
+// next is what to try after an error that has no hint of its own.
+func next(cmd *cobra.Command, code int) string {
+	switch code {
+	case exitUsage:
+		return cmd.CommandPath() + " --help"
+	case exitNotFound, exitConflict:
+		if cmd.CommandPath() == "agentos runs create" {
+			return "agentos agents list shows which agents there are"
+		}
+		if parent := cmd.Parent(); parent != nil {
+			if list, _, err := parent.Find([]string{"list"}); err == nil && list != parent {
+				return list.CommandPath() + " shows what there is"
+			}
+		}
+	}
+	return ""
 }
 
 // describe is the error in words for a person: of an answer from a node, its message and how to ask about it.
@@ -173,11 +201,11 @@ func judgeFault(e *fault.Error) (code int, hint string) {
 	case fault.Forbidden:
 		return exitForbidden, "another role may do it: --as tenant_admin or --as platform_admin"
 	case fault.PolicyBlocked:
-		return exitForbidden, ""
+		return exitForbidden, "the tenant's policy says no; change what is asked, or the policy"
 	case fault.Conflict, fault.UnsupportedCapability, fault.LoopDetected:
 		return exitConflict, ""
 	case fault.RateLimited, fault.QuotaExceeded, fault.StepLimit:
-		return exitLimit, ""
+		return exitLimit, "agentos tenants quotas TENANT shows the limits, and changes them with --file"
 	case fault.Unavailable, fault.Timeout:
 		return exitUnreachable, "agentos status says whether the node runs; agentos up starts it"
 	}

@@ -28,23 +28,21 @@ func (a *app) logsCommand() *cobra.Command {
 		Use:     "logs [NODE]",
 		Short:   "Print the log of a node, or of all",
 		Example: "  agentos logs --lines 50\n  agentos logs stk_acme_node_01 --follow",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage("%s takes one node at most", cmd.CommandPath())
-			}
+		Args:    atMost(1, "one node"),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if last < 0 {
 				return usage("--lines counts from 0")
 			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := a.fleet(d, nil)
 			if err != nil {
 				return err
 			}
 			files, err := f.LogFiles(strings.Join(args, ""))
+			if err != nil && f.Exists() {
+				err = noNode(err)
+			}
 			if err != nil {
-				return &codedError{code: exitNotFound, err: err}
+				return err
 			}
 			return a.logs(cmd.Context(), files, last, follow)
 		},
@@ -52,6 +50,11 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd.Flags().IntVarP(&last, "lines", "n", 100, "how many of the last lines to begin with")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is written from now on")
 	return cmd
+}
+
+// noNode is the error that a deployment has no such node.
+func noNode(err error) error {
+	return &codedError{code: exitNotFound, err: err, hint: "agentos status shows which nodes there are"}
 }
 
 func (a *app) logs(ctx context.Context, files map[string]string, last int, follow bool) error {

@@ -44,9 +44,9 @@ func (a *app) loadSettings(flags *pflag.FlagSet) (*node.Config, error) {
 	if !flags.Changed("config") {
 		file = a.getenv("AGENTOS_CONFIG", "")
 	}
-	vars, err := node.ReadEnvFile(a.envFile())
+	vars, err := a.readEnvFile()
 	if err != nil {
-		return nil, &codedError{code: exitUsage, err: err}
+		return nil, err
 	}
 	config, err := node.Load(node.Sources{Flags: given, Env: a.env, EnvFile: vars, File: file})
 	if err != nil {

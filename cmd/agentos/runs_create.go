@@ -14,7 +14,7 @@ import (
 type runFlags struct {
 	agent, text, key, priority string
 	labels, allow, deny        []string
-	timeout                    time.Duration
+	timeout, patience          time.Duration
 	maxSteps                   int
 	watch, dryRun              bool
 }
@@ -47,6 +47,7 @@ that a request which is sent again makes no second run.`,
 	flags.StringVar(&f.agent, "agent", "", "agent to run")
 	flags.StringVar(&f.text, "text", "", "input; - reads standard input")
 	flags.BoolVar(&f.watch, "watch", false, "print the journal until the run ends, then its output")
+	patienceFlag(cmd, &f.patience)
 	flags.StringVar(&f.key, "idempotency-key", "", "key that makes a second request with it the same request")
 	flags.StringVar(&f.priority, "priority", "", "low, normal or high")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long the run may take")
@@ -99,7 +100,7 @@ func (a *app) createRun(cmd *cobra.Command, f runFlags) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.dial(roleUser)
+	c, err := a.dialPatient(roleUser, f.patience)
 	if err != nil {
 		return err
 	}
@@ -116,6 +117,7 @@ func (a *app) createRun(cmd *cobra.Command, f runFlags) error {
 		return err
 	}
 	if f.watch {
+		a.say("run %s", r.ID)
 		return a.watch(cmd.Context(), c, r.ID)
 	}
 	return a.printRun(c, r)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,16 +15,18 @@ import (
 )
 
 func (a *app) runsWatchCommand() *cobra.Command {
-	return &cobra.Command{
+	var patience time.Duration
+	cmd := &cobra.Command{
 		Use:   "watch RUN",
 		Short: "Print a run's journal until the run ends, then its output",
-		Long: `Print a run's journal, one line an event (deltas of a streaming model are left out), from its beginning until the run ends, and then its output. A connection that
-breaks is made again, and the journal goes on where it was. Leaving does not cancel the run. The exit code is 8 when the
-run failed or was canceled, and 9 when its end was not seen.`,
+		Long: `Print a run's journal, one line an event (deltas of a streaming model are left out), from its beginning until the run
+ends, and then its output. As JSON each event is one line as it came, and the run is the last. A connection that breaks is
+made again, and the journal goes on where it was. Leaving does not cancel the run. The exit code is 8 when the
+run failed or was canceled, and 9 when its end was not seen although the node was waited for (--patience).`,
 		Example: "  agentos runs watch run_01J...\n  agentos runs watch run_01J... --output json | jq .event.type",
 		Args:    exactly(1, "one run id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.dial(roleUser)
+			c, err := a.dialPatient(roleUser, patience)
 			if err != nil {
 				return err
 			}
@@ -31,6 +34,13 @@ run failed or was canceled, and 9 when its end was not seen.`,
 			return a.watch(cmd.Context(), c, args[0])
 		},
 	}
+	patienceFlag(cmd, &patience)
+	return cmd
+}
+
+// patienceFlag adds the flag of the commands that watch.
+func patienceFlag(cmd *cobra.Command, d *time.Duration) {
+	cmd.Flags().DurationVar(d, "patience", client.DefaultPatience, "how long to go on asking when the node is away; 0 means without end")
 }
 
 // watch prints the journal of a run and then its outcome. As JSON each event is one line as it came, and the run is the
@@ -40,9 +50,9 @@ func (a *app) watch(ctx context.Context, c *conn, runID string) error {
 	for f, err := range c.Follow(ctx, runID, 0) {
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return ctx.Err()
+			return &codedError{code: exitInterrupted, err: errors.New("interrupted"), hint: "the run goes on; agentos runs watch " + runID}
 		case errors.Is(err, client.ErrCut):
-			return &codedError{code: exitCut, err: err, hint: "the run goes on; look again with: agentos runs watch " + runID}
+			return &codedError{code: exitCut, err: err, hint: "the run may go on; look again with: agentos runs watch " + runID}
 		case err != nil:
 			return err
 		case f.Gap != nil:

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -37,17 +43,20 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
-			port, err := freePorts(5)
+			port, err := freePorts(15)
 			if err != nil {
 				return err
 			}
 			env.Setenv("PATH", filepath.Dir(bin)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("PORT", strconv.Itoa(port))
+			env.Setenv("PORT2", strconv.Itoa(port+10))
 			env.Setenv("ADMIN_PORT", strconv.Itoa(port+4))
 			env.Defer(func() { end(env.WorkDir) })
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "killnode": killNode, "pidis": pidIs},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "json": printsJSON, "await": awaitRun, "killnode": killNode, "pidis": pidIs, "cancelall": cancelAll,
+		},
 	})
 }
 
@@ -58,15 +67,56 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	err = ts.Exec("agentos", args[1:]...)
-	got := 0
-	if exit, ok := err.(*exec.ExitError); ok {
-		got = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
-	if got != want {
+	if got := exitCode(ts, args[1:]); got != want {
 		ts.Fatalf("agentos %q: exit code %d, want %d", args[1:], got, want)
+	}
+}
+
+func exitCode(ts *testscript.TestScript, args []string) int {
+	err := ts.Exec("agentos", args...)
+	if exit, ok := err.(*exec.ExitError); ok {
+		return exit.ExitCode()
+	}
+	ts.Check(err)
+	return 0
+}
+
+// printsJSON is exits with --output json, and wants standard output to be JSON values and nothing else.
+func printsJSON(ts *testscript.TestScript, neg bool, args []string) {
+	exits(ts, neg, append(args, "--output", "json"))
+	for d := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout"))); ; {
+		var v any
+		err := d.Decode(&v)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			ts.Fatalf("agentos %q prints what is no JSON: %v", args[1:], err)
+		}
+	}
+}
+
+// awaitRun runs agentos until the standard output holds a run: await ARG...
+func awaitRun(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		if code := exitCode(ts, args); code == 0 && strings.Contains(ts.ReadFile("stdout"), "run_id") {
+			return
+		}
+	}
+	ts.Fatalf("agentos %q: nothing came", args)
+}
+
+// cancelAll cancels every run that has not ended, once there is one.
+func cancelAll(ts *testscript.TestScript, _ bool, _ []string) {
+	awaitRun(ts, false, []string{"runs", "list", "--status", "running", "--output", "json"})
+	var list struct {
+		Runs []struct {
+			ID string `json:"run_id"`
+		} `json:"runs"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &list))
+	for _, r := range list.Runs {
+		exits(ts, false, []string{"0", "runs", "cancel", r.ID})
 	}
 }
 
@@ -105,21 +155,25 @@ func pidIs(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// end stops what a script has left running.
+// end stops what a script has left running, in whatever state directory.
 func end(dir string) {
-	f, err := fleet.Open(fleet.Options{StateDir: filepath.Join(dir, ".agentos"), ReportDir: filepath.Join(dir, "reports"), Binary: "agentos"})
-	if err != nil {
-		return
-	}
-	access, err := fleet.ReadAccess(filepath.Join(dir, ".agentos"))
-	if err != nil {
-		return
-	}
-	for _, o := range access.Organizations {
-		for _, n := range o.Nodes {
-			_ = kill(f, n.StackID)
+	_ = filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Base(name) != "plan.json" {
+			return nil
 		}
-	}
+		f, err := fleet.Open(fleet.Options{StateDir: filepath.Dir(name), ReportDir: filepath.Join(dir, "reports"), Binary: "agentos"})
+		if err != nil {
+			return nil
+		}
+		files, err := f.LogFiles("")
+		if err != nil {
+			return nil
+		}
+		for id := range files {
+			_ = kill(f, id)
+		}
+		return nil
+	})
 }
 
 // freePorts returns the first of n free ports in a row, below the range that the kernel takes ports for connections from.

@@ -84,7 +84,7 @@ func (a *app) toolsPutCommand() *cobra.Command {
 		Use:   "put TOOL --file FILE",
 		Short: "Make a tool, or replace one",
 		Long: `Make a tool, or replace one, from a JSON or YAML file with its members (kind, description, input_schema, idempotent,
-config), bare or under "tool". A member that tools don't have is refused.`,
+config), bare or under "tool", as "tools get --output json" prints it. A member that tools don't have is refused.`,
 		Example: `  agentos tools put tool.weather --file weather.yaml
   agentos tools get tool.weather --output json > weather.json`,
 		Args: exactly(1, "one tool id"),
@@ -93,6 +93,7 @@ config), bare or under "tool". A member that tools don't have is refused.`,
 			if err := a.readObject(cmd, file, "tool", &v); err != nil {
 				return err
 			}
+			v.ID, v.TenantID, v.Name = "", "", "" // the argument and the key say these
 			c, err := a.dial(roleTenantAdmin)
 			if err != nil {
 				return err

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/node"
 	"github.com/nexixai/agentos/node/fleet"
 )
@@ -33,12 +36,12 @@ left out, and further nodes follow in steps of %d. Settings for the nodes stand 
 			if err != nil {
 				return err
 			}
-			if err := writeEnvFile(a.envFile()); err != nil {
-				return err
-			}
 			r, err := f.Up(cmd.Context())
 			if r != nil {
 				a.reported(r)
+				if f.Exists() { // and not before, so that what was refused leaves nothing behind
+					err = errors.Join(err, writeEnvFile(a.envFile()))
+				}
 			}
 			if err != nil {
 				return err
@@ -85,16 +88,43 @@ func (a *app) printUp(r *fleet.Report) error {
 			}
 		}
 	}
-	ok := 0
-	for _, c := range r.Smoke {
-		if c.OK {
-			ok++
+	a.printChecked(r)
+	if s := r.Seeded; s != nil {
+		fmt.Fprintf(a.out, "seeded    tenant %s, agents %s, tools %s\n", s.DefaultTenantID, strings.Join(s.SampleAgentIDs, ", "), strings.Join(s.SampleToolIDs, ", "))
+	}
+	for _, t := range r.Tenants {
+		if r.Seeded != nil && t.TenantID == r.Seeded.DefaultTenantID {
+			fmt.Fprintf(a.out, "quotas    %s\n", inWords(&t.Quotas))
 		}
 	}
-	fmt.Fprintf(a.out, "checks    %d of %d smoke tests passed\n", ok, len(r.Smoke))
-	fmt.Fprintf(a.out, "alerts    %s\n", r.Alerts.Detail)
+	fmt.Fprintf(a.out, "alerts    %s; to test: %s\n", r.Alerts.Detail, r.Alerts.HowToTest)
 	for _, adv := range r.Advice {
 		fmt.Fprintf(a.out, "next      %s: %s\n", adv.What, adv.Command)
 	}
 	return nil
+}
+
+// printChecked prints how the checks of an action went, and how long they took.
+func (a *app) printChecked(r *fleet.Report) {
+	sum := func(checks []fleet.Check) string {
+		ok, took := 0, int64(0)
+		for _, c := range checks {
+			if took += c.DurationMS; c.OK {
+				ok++
+			}
+		}
+		return fmt.Sprintf("%d of %d passed in %d ms", ok, len(checks), took)
+	}
+	fmt.Fprintf(a.out, "health    %s\n", sum(r.Checks))
+	fmt.Fprintf(a.out, "smoke     %s\n", sum(r.Smoke))
+}
+
+// inWords is a tenant's quotas on one line.
+func inWords(q *client.Quotas) string {
+	text := fmt.Sprintf("%s concurrent runs, %s creates a second (burst %s), %s tool calls a minute", amount(q.Runs.MaxConcurrentRuns),
+		amount(q.Runs.RunCreateQPS), amount(q.Runs.RunCreateBurst), amount(q.Tools.ToolCallsPerMinute))
+	if b := q.Models.TokenBudget; b != nil {
+		text += fmt.Sprintf(", %s tokens and %s USD a %s", amount(b.MaxTokens), amount(b.MaxCostUSD), b.Window)
+	}
+	return text + fmt.Sprintf(", %s tokens a request, %s bytes of memory", amount(q.Models.MaxTokensPerRequest), amount(q.Storage.MaxMemoryBytes))
 }

@@ -44,7 +44,7 @@ func (f *Fleet) boot(ctx context.Context, _ *Report, p *phase) error {
 		}
 		token, err := f.joinToken(ctx, org, len(fresh))
 		if err != nil {
-			return &FailedError{Phase: p.name, Check: "join token of " + org.Organization, Err: err, Log: tail(f.logFile(org.Nodes[0].StackID), 0, 8), LogFile: f.logFile(org.Nodes[0].StackID), Next: "agentos status --state-dir " + f.o.StateDir}
+			return &FailedError{Phase: p.name, Check: "join token of " + org.Organization, Err: err, Log: tail(f.logFile(org.Nodes[0].StackID), 0, 8), LogFile: f.logFile(org.Nodes[0].StackID), Next: "agentos status" + f.at()}
 		}
 		join := []string{"--join=" + org.Nodes[0].addr("cluster"), "--join-token-file=" + token}
 		if err := errors.Join(f.bring(ctx, p, org, fresh, join), os.Remove(token)); err != nil {
@@ -73,7 +73,7 @@ func (f *Fleet) bring(ctx context.Context, p *phase, org planOrg, nodes []planNo
 		s := started{node: n, who: who, began: time.Now()}
 		if !alive {
 			if s.child, err = f.launch(org, n, extra...); err != nil {
-				return &FailedError{Phase: p.name, Check: "start " + n.StackID, Err: err, Next: "agentos logs " + n.StackID}
+				return &FailedError{Phase: p.name, Check: "start " + n.StackID, Err: err, Next: "agentos logs " + n.StackID + f.at()}
 			}
 			s.who = s.child.Identity
 			p.note("%s is starting, process %d", n.StackID, s.who.PID)
@@ -119,7 +119,7 @@ func (f *Fleet) joinToken(ctx context.Context, org planOrg, count int) (string, 
 func (f *Fleet) bootFailed(p *phase, n planNode, logAt int64, err error) error {
 	return &FailedError{
 		Phase: p.name, Check: n.StackID + " becomes ready", Err: err,
-		Log: tail(f.logFile(n.StackID), logAt, 12), LogFile: f.logFile(n.StackID), Next: "agentos logs " + n.StackID + " --state-dir " + f.o.StateDir,
+		Log: tail(f.logFile(n.StackID), logAt, 12), LogFile: f.logFile(n.StackID), Next: "agentos logs " + n.StackID + f.at(),
 	}
 }
 

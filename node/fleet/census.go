@@ -32,7 +32,7 @@ func (f *Fleet) count(ctx context.Context, p *phase, into *census) error {
 		ids, err := unfinished(ctx, c)
 		c.Close()
 		if err != nil {
-			return &FailedError{Phase: p.name, Check: "runs of " + org.Organization, Err: err, Next: "agentos status --state-dir " + f.o.StateDir}
+			return &FailedError{Phase: p.name, Check: "runs of " + org.Organization, Err: err, Next: "agentos status" + f.at()}
 		}
 		into.open[org.Organization] = ids
 		p.step("%s has %d run(s) that have not ended", org.Organization, len(ids))
@@ -58,7 +58,7 @@ func (f *Fleet) recount(ctx context.Context, p *phase, had *census) error {
 		for _, id := range ids {
 			r, err := c.GetRun(ctx, id)
 			if err != nil {
-				return &FailedError{Phase: p.name, Check: "run " + id + " is kept", Err: err, Next: "agentos runs get " + id + " --state-dir " + f.o.StateDir}
+				return &FailedError{Phase: p.name, Check: "run " + id + " is kept", Err: err, Next: "agentos runs get " + id + f.at()}
 			}
 			states[r.Status]++
 		}

@@ -70,7 +70,7 @@ func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
 	n := f.plan.nodes()[0]
 	return &FailedError{
 		Phase: p.name, Check: fmt.Sprintf("%d check(s)", len(failed)), Err: errors.New(strings.Join(failed, "; ")),
-		Log: tail(f.logFile(n.StackID), 0, 12), LogFile: f.logFile(n.StackID), Next: "agentos status --state-dir " + f.o.StateDir,
+		Log: tail(f.logFile(n.StackID), 0, 12), LogFile: f.logFile(n.StackID), Next: "agentos status" + f.at(),
 	}
 }
 

@@ -40,8 +40,9 @@ type Options struct {
 
 // Fleet is one deployment. Its methods are not for concurrent use.
 type Fleet struct {
-	o    Options
-	plan *plan // nil: there is none yet
+	o     Options
+	plan  *plan // nil: there is none yet
+	saved bool  // the plan is on disk
 }
 
 // RefusedError is a request that can't be carried out as it stands; nothing was changed.
@@ -83,11 +84,12 @@ func Open(o Options) (*Fleet, error) {
 	if f.plan, err = readPlan(o.StateDir); err != nil {
 		return nil, err
 	}
+	f.saved = f.plan != nil
 	return f, nil
 }
 
-// Exists reports whether there is a deployment.
-func (f *Fleet) Exists() bool { return f.plan != nil }
+// Exists reports whether there is a deployment on disk.
+func (f *Fleet) Exists() bool { return f.saved }
 
 // StateDir returns the deployment's directory, absolute.
 func (f *Fleet) StateDir() string { return f.o.StateDir }
@@ -143,14 +145,18 @@ func (f *Fleet) lay() error {
 	return nil
 }
 
-// hold locks the deployment for one action; the lock goes with the process.
+// hold locks the deployment for one action; the lock goes with the process. A state directory that nothing came of is
+// removed again.
 func (f *Fleet) hold() (release func(), err error) {
+	unusable := func(err error) error {
+		return &FailedError{Phase: "preflight", Check: "state directory", Err: err, Next: "agentos up --state-dir DIR, with a directory that you may write to"}
+	}
 	if err := os.MkdirAll(f.o.StateDir, 0o700); err != nil {
-		return nil, err
+		return nil, unusable(err)
 	}
 	file, err := os.OpenFile(f.path(lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, unusable(err)
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()
@@ -159,7 +165,13 @@ func (f *Fleet) hold() (release func(), err error) {
 		}
 		return nil, err
 	}
-	return func() { file.Close() }, nil
+	return func() {
+		if !f.saved {
+			_ = os.Remove(f.path(lockName))
+			_ = os.Remove(f.o.StateDir) // only if it's empty
+		}
+		file.Close()
+	}, nil
 }
 
 // need returns the plan, or the error that there is no deployment.

@@ -27,15 +27,12 @@ func (f *Fleet) Nuke(ctx context.Context, hard bool) (*Report, error) {
 	if err == nil {
 		err = f.run(ctx, r, "verify", func(_ context.Context, p *phase) error { return f.verifyStopped(p) })
 	}
+	f.listPorts(r)
 	if err == nil && hard {
 		err = f.run(ctx, r, "remove", func(_ context.Context, p *phase) error { return f.remove(r, p) })
 	}
 	if err == nil && !hard {
-		r.Advice = append(r.Advice, Advice{"start it again with all it kept", "agentos up --state-dir " + f.o.StateDir},
-			Advice{"remove what it kept", "agentos nuke --yes-really --hard --state-dir " + f.o.StateDir})
-		if a, accessErr := f.access(); accessErr == nil { // nothing runs any more, and the file says so
-			err = writeJSON(f.path(accessName), a)
-		}
+		r.Advice = append(r.Advice, Advice{"start it again with all it kept", "agentos up" + f.at()}, Advice{"remove what it kept", "agentos nuke --yes-really --hard" + f.at()})
 	}
 	return r, f.finish(r, err)
 }
@@ -69,7 +66,7 @@ func (f *Fleet) stopAll(ctx context.Context, r *Report, p *phase) error {
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
-		return &FailedError{Phase: p.name, Check: "processes end", Err: err, Next: "agentos nuke --yes-really --state-dir " + f.o.StateDir}
+		return &FailedError{Phase: p.name, Check: "processes end", Err: err, Next: "agentos nuke --yes-really" + f.at()}
 	}
 	return nil
 }
@@ -106,7 +103,7 @@ func (f *Fleet) verifyStopped(p *phase) error {
 			return err
 		}
 		if alive {
-			return &FailedError{Phase: p.name, Check: id + " is gone", Err: fmt.Errorf("process %d still runs", who.PID), Next: "agentos nuke --yes-really --state-dir " + f.o.StateDir}
+			return &FailedError{Phase: p.name, Check: id + " is gone", Err: fmt.Errorf("process %d still runs", who.PID), Next: "agentos nuke --yes-really" + f.at()}
 		}
 		p.step("%s is gone", id)
 	}

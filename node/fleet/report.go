@@ -63,7 +63,7 @@ type Port struct {
 	Listener string `json:"listener"`
 	Protocol string `json:"protocol"`
 	Address  string `json:"address"`
-	State    string `json:"state"` // free or ours, when it was looked at
+	State    string `json:"state"` // free, ours, or taken by another, when it was looked at
 }
 
 // Check is one thing that was tried.
@@ -122,7 +122,14 @@ func (f *Fleet) finish(r *Report, err error) error {
 			r.Remedies = append(r.Remedies, failed.Next)
 		}
 	}
-	return errors.Join(err, f.write(r))
+	err = errors.Join(err, f.write(r))
+	if r.Action == "validate" { // which changes nothing
+		return err
+	}
+	if _, statErr := os.Stat(f.path(accessName)); statErr == nil { // it names the reports, this one too
+		err = errors.Join(err, f.saveAccess())
+	}
+	return err
 }
 
 // write puts the report into the report directory, as Markdown and JSON. Two reports never share a name.
@@ -217,9 +224,9 @@ func (r *Report) markdownPlaces(p func(string, ...any)) {
 		}
 	}
 	if len(r.Ports) > 0 {
-		p("\n## Ports\n\n| node | listener | address |\n|---|---|---|\n")
+		p("\n## Ports\n\n| node | listener | address | state |\n|---|---|---|---|\n")
 		for _, port := range r.Ports {
-			p("| %s | %s | %s %s |\n", port.StackID, port.Listener, port.Protocol, port.Address)
+			p("| %s | %s | %s %s | %s |\n", port.StackID, port.Listener, port.Protocol, port.Address, port.State)
 		}
 	}
 	if r.Access != nil {

@@ -64,7 +64,7 @@ func (f *Fleet) seed(ctx context.Context, _ *Report, p *phase) error {
 	p.total(len(f.plan.Organizations) * (2 + 1 + len(identities())))
 	for _, org := range f.plan.Organizations {
 		if err := f.seedOrg(ctx, p, org); err != nil {
-			return &FailedError{Phase: p.name, Check: "seed " + org.Organization, Err: err, Log: tail(f.logFile(org.Nodes[0].StackID), 0, 8), LogFile: f.logFile(org.Nodes[0].StackID), Next: "agentos up --state-dir " + f.o.StateDir}
+			return &FailedError{Phase: p.name, Check: "seed " + org.Organization, Err: err, Log: tail(f.logFile(org.Nodes[0].StackID), 0, 8), LogFile: f.logFile(org.Nodes[0].StackID), Next: "agentos up" + f.at()}
 		}
 	}
 	seeded := node.Samples()
@@ -161,12 +161,4 @@ func readKey(name string) (string, error) {
 		return "", fmt.Errorf("API key: %s is empty", name)
 	}
 	return key, nil
-}
-
-func defaultStateDir() string {
-	dir, err := filepath.Abs(".agentos")
-	if err != nil {
-		return ""
-	}
-	return dir
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/nexixai/agentos/api/client"
@@ -19,6 +20,9 @@ func (f *Fleet) Up(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	release, err := f.hold()
+	if _, failed := errors.AsType[*FailedError](err); failed {
+		return r, f.finish(r, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -35,8 +39,19 @@ func (f *Fleet) Up(ctx context.Context) (*Report, error) {
 }
 
 // Redeploy restarts every node with this binary, one after another, and checks that nothing accepted was lost.
-func (f *Fleet) Redeploy(ctx context.Context) (*Report, error) {
-	r := f.newReport("redeploy")
+func (f *Fleet) Redeploy(ctx context.Context) (*Report, error) { return f.roll(ctx, "redeploy", "") }
+
+// Restart is Redeploy of one node.
+func (f *Fleet) Restart(ctx context.Context, stackID string) (*Report, error) {
+	if _, err := f.LogFiles(stackID); err != nil { // which knows the nodes
+		return nil, err
+	}
+	return f.roll(ctx, "restart", stackID)
+}
+
+// roll restarts the node named only, or all of them for "".
+func (f *Fleet) roll(ctx context.Context, action, only string) (*Report, error) {
+	r := f.newReport(action)
 	if _, err := f.need(); err != nil {
 		return nil, err
 	}
@@ -48,7 +63,7 @@ func (f *Fleet) Redeploy(ctx context.Context) (*Report, error) {
 	accepted := &census{}
 	err = f.phases(ctx, r,
 		step{"count", func(ctx context.Context, _ *Report, p *phase) error { return f.count(ctx, p, accepted) }},
-		step{"restart", f.restart},
+		step{"restart", func(ctx context.Context, _ *Report, p *phase) error { return f.restart(ctx, p, only) }},
 		step{"recount", func(ctx context.Context, _ *Report, p *phase) error { return f.recount(ctx, p, accepted) }},
 		step{"validate", f.validate},
 		step{"report", f.describe},
@@ -86,19 +101,25 @@ func (f *Fleet) bootAll(ctx context.Context, r *Report, p *phase) error {
 	if err := f.plan.save(f.o.StateDir); err != nil {
 		return err
 	}
+	f.saved = true
 	return f.boot(ctx, r, p)
 }
 
-// wire waits until the nodes of each organisation are one cluster, in which everybody votes who is to.
+// wire waits until the nodes of each organisation are one cluster, in which everybody votes who is to, and tells people
+// where it all is. That comes before the checks, so that a deployment which fails them can be looked at.
 func (f *Fleet) wire(ctx context.Context, _ *Report, p *phase) error {
-	p.total(len(f.plan.Organizations))
+	p.total(len(f.plan.Organizations) + 1)
 	for _, org := range f.plan.Organizations {
 		now, err := f.awaitVoters(ctx, org)
 		if err != nil {
-			return &FailedError{Phase: p.name, Check: "cluster of " + org.Organization, Err: err, Next: "agentos cluster status --org " + org.Organization + " --state-dir " + f.o.StateDir}
+			return &FailedError{Phase: p.name, Check: "cluster of " + org.Organization, Err: err, Next: "agentos cluster status --org " + org.Organization + f.at()}
 		}
 		p.step("%s is one cluster: %d node(s), %d voter(s), led by %s", org.Organization, len(now.Members), voters(now), *now.Leader)
 	}
+	if err := f.saveAccess(); err != nil {
+		return err
+	}
+	p.step("access to %d node(s) is in %s", len(f.plan.nodes()), f.path(accessName))
 	return nil
 }
 
@@ -136,69 +157,88 @@ func voters(c *client.Cluster) (n int) {
 	return n
 }
 
-// restart stops and starts each node; the next one is touched when the one before is ready again.
-func (f *Fleet) restart(ctx context.Context, _ *Report, p *phase) error {
-	p.total(2 * len(f.plan.nodes()))
+// saveAccess describes the deployment as it stands in access.json.
+func (f *Fleet) saveAccess() error {
+	a, err := f.access()
+	if err != nil {
+		return err
+	}
+	return writeJSON(f.path(accessName), a)
+}
+
+// restart stops and starts each node, or the one named only; the next one is touched when the one before is ready again.
+func (f *Fleet) restart(ctx context.Context, p *phase, only string) error {
+	p.total(2)
+	if only == "" {
+		p.total(2 * len(f.plan.nodes()))
+	}
 	for _, org := range f.plan.Organizations {
 		for _, n := range org.Nodes {
-			who, alive, err := f.running(n.StackID)
-			if err != nil {
+			if only != "" && n.StackID != only {
+				continue
+			}
+			if err := f.restartNode(ctx, p, org, n); err != nil {
 				return err
 			}
-			if alive {
-				forced, err := f.stop(ctx, who, stopPatience)
-				if err != nil {
-					return &FailedError{Phase: p.name, Check: "stop " + n.StackID, Err: err, Next: "agentos status --state-dir " + f.o.StateDir}
-				}
-				p.step("%s stopped, process %d%s", n.StackID, who.PID, map[bool]string{true: ", killed because it did not drain in time"}[forced])
-			} else {
-				p.step("%s did not run", n.StackID)
-			}
-			c, err := f.launch(org, n)
-			if err != nil {
-				return &FailedError{Phase: p.name, Check: "start " + n.StackID, Err: err, Next: "agentos logs " + n.StackID}
-			}
-			if err := f.awaitReady(ctx, n, c.Identity, c); err != nil {
-				return f.bootFailed(p, n, c.logAt, err)
-			}
-			p.step("%s is ready, process %d", n.StackID, c.PID)
 		}
 	}
 	return nil
 }
 
-// describe writes access.json and fills in the rest of the report.
-func (f *Fleet) describe(ctx context.Context, r *Report, p *phase) error {
-	p.total(2)
-	a, err := f.access()
+func (f *Fleet) restartNode(ctx context.Context, p *phase, org planOrg, n planNode) error {
+	who, alive, err := f.running(n.StackID)
 	if err != nil {
 		return err
 	}
-	if r.Action != "validate" { // which changes nothing
-		if err := writeJSON(f.path(accessName), a); err != nil {
-			return err
+	if alive {
+		forced, err := f.stop(ctx, who, stopPatience)
+		if err != nil {
+			return &FailedError{Phase: p.name, Check: "stop " + n.StackID, Err: err, Next: "agentos status" + f.at()}
 		}
+		p.step("%s stopped, process %d%s", n.StackID, who.PID, map[bool]string{true: ", killed because it did not drain in time"}[forced])
+	} else {
+		p.step("%s did not run", n.StackID)
 	}
-	r.Access = a
-	p.step("access to %d node(s) is in %s", len(f.plan.nodes()), f.path(accessName))
+	c, err := f.launch(org, n)
+	if err != nil {
+		return &FailedError{Phase: p.name, Check: "start " + n.StackID, Err: err, Next: "agentos logs " + n.StackID + f.at()}
+	}
+	if err := f.awaitReady(ctx, n, c.Identity, c); err != nil {
+		return f.bootFailed(p, n, c.logAt, err)
+	}
+	p.step("%s is ready, process %d", n.StackID, c.PID)
+	return nil
+}
+
+// describe fills in the rest of the report.
+func (f *Fleet) describe(ctx context.Context, r *Report, p *phase) (err error) {
+	p.total(2)
+	if r.Access, err = f.access(); err != nil {
+		return err
+	}
 	f.survey(ctx, r)
+	p.step("%d node(s), %d health check(s), %d smoke test(s)", len(r.Nodes), len(r.Checks), len(r.Smoke))
 	if f.plan.Seeded != nil {
 		r.Seeded = f.plan.Seeded
 		f.facts(ctx, r)
 	}
-	at := ""
-	if f.o.StateDir != defaultStateDir() {
-		at = " --state-dir " + f.o.StateDir
-	}
 	r.Advice = append(r.Advice,
-		Advice{"a first run", "agentos runs create --agent " + node.SampleAgentID + " --text hello --watch" + at},
-		Advice{"make a tenant", "agentos tenants create tnt_mine --name Mine --plan standard" + at},
-		Advice{"change quotas", "agentos tenants quotas " + node.DefaultTenantID + " --file quotas.json" + at},
-		Advice{"rotate a key", "agentos keys rotate KEY_ID --tenant " + node.DefaultTenantID + at},
-		Advice{"see how it is", "agentos status" + at},
+		Advice{"a first run", "agentos runs create --agent " + node.SampleAgentID + " --text hello --watch" + f.at()},
+		Advice{"make a tenant", "agentos tenants create tnt_mine --name Mine --plan standard" + f.at()},
+		Advice{"change quotas", "agentos tenants quotas " + node.DefaultTenantID + " --file quotas.json" + f.at()},
+		Advice{"rotate a key", "agentos keys rotate KEY --out KEY_FILE" + f.at() + " (KEY as agentos keys list shows it)"},
+		Advice{"see how it is", "agentos status" + f.at()},
 	)
-	p.step("%d node(s), %d check(s), %d smoke test(s) reported", len(r.Nodes), len(r.Checks), len(r.Smoke))
+	p.step("%d tenant(s) and their quotas", len(r.Tenants))
 	return nil
+}
+
+// at is the flag that names this deployment, "" for the one that is meant without it.
+func (f *Fleet) at() string {
+	if dir, err := filepath.Abs(".agentos"); err == nil && f.o.StateDir == dir {
+		return ""
+	}
+	return " --state-dir " + f.o.StateDir
 }
 
 // survey puts the nodes' state into the report; what can't be found out is left out.
@@ -209,4 +249,25 @@ func (f *Fleet) survey(ctx context.Context, r *Report) {
 		return
 	}
 	r.Nodes = s.Nodes
+	if len(r.Ports) == 0 {
+		f.listPorts(r)
+	}
+}
+
+// listPorts says who has the ports of the deployment.
+func (f *Fleet) listPorts(r *Report) {
+	r.Ports = []Port{}
+	for _, n := range f.plan.nodes() {
+		_, alive, _ := f.running(n.StackID)
+		for _, l := range n.listeners() {
+			p := Port{StackID: n.StackID, Listener: l.name, Protocol: l.network, Address: l.addr, State: "free"}
+			switch {
+			case alive:
+				p.State = "ours"
+			case free(l.network, l.addr) != nil:
+				p.State = "taken by another"
+			}
+			r.Ports = append(r.Ports, p)
+		}
+	}
 }
