@@ -70,18 +70,14 @@ func (c *call) streamChat(chat OpenAIChat, caller model.Caller, mark OpenAIAnswe
 	begin := func() error {
 		c.streamHeaders()
 		c.w.WriteHeader(http.StatusOK)
-		_, err := c.w.Write(chat.First(mark))
+		_, err := c.w.Write(chat.First(mark)) // goes out with what follows
 		return err
 	}
 	send := func(frames []byte) error {
 		if len(frames) == 0 {
 			return nil
 		}
-		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := c.w.Write(frames); err != nil {
-			return err
-		}
-		return rc.Flush()
+		return writeNow(c.w, rc, frames)
 	}
 	r, err := c.s.o.Models.Chat(c.ctx(), caller, chat.Request(), func(d model.Delta) error {
 		if !c.wrote {
@@ -91,8 +87,6 @@ func (c *call) streamChat(chat OpenAIChat, caller model.Caller, mark OpenAIAnswe
 		}
 		return send(chat.Delta(d))
 	})
-	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	switch {
 	case err != nil && !c.wrote:
 		return err

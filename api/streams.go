@@ -151,12 +151,20 @@ type handlerSink struct {
 	ok bool
 }
 
-func (s *handlerSink) write(frames []byte) error {
-	_ = s.rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := s.w.Write(frames); err != nil {
+func (s *handlerSink) write(frames []byte) error { return writeNow(s.w, s.rc, frames) }
+
+// writeNow writes one piece of a stream to a client that has to take it within writeTimeout. The deadline is for this
+// piece: left in place, HTTP/2 would end the stream by it, however quiet it is.
+func writeNow(w http.ResponseWriter, rc *http.ResponseController, b []byte) error {
+	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err := w.Write(b); err != nil {
 		return err
 	}
-	return s.rc.Flush()
+	if err := rc.Flush(); err != nil {
+		return err
+	}
+	_ = rc.SetWriteDeadline(time.Time{})
+	return nil
 }
 
 func (s *handlerSink) finish() { s.ok = true }
