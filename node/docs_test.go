@@ -39,10 +39,11 @@ func configuration() string {
 <!-- Written from the table of settings in node/settings.go by: go test ./node -run documented -update -->
 
 Every setting can be given as a flag of ` + "`agentos node run`" + `, as an environment variable, or as a key of one YAML file
-(` + "`--config FILE`" + ` or ` + "`AGENTOS_CONFIG`" + `). Of several, the first of these wins: flag, environment, file, default. For the nodes
-of a deployment the file beside its state directory (` + "`.agentos.env`" + `, written by the first ` + "`agentos up`" + ` and then yours) stands
-behind the environment. An unknown key, a key that stands twice, and a value of the wrong form are refused by name. An
-empty variable counts as not set.
+(` + "`--config FILE`" + ` or ` + "`AGENTOS_CONFIG`" + `). Of several, the first of these wins: flag, environment, environment file, configuration
+file, default. The environment file lies beside the state directory (` + "`.agentos.env`" + ` beside ` + "`.agentos`" + `, in the working directory
+unless ` + "`--state-dir`" + ` says otherwise), holds NAME=VALUE lines, is written by the first ` + "`agentos up`" + ` and then yours. An unknown
+key or variable of ours in a file, a key that stands twice, and a value of the wrong form are refused by name. An empty
+variable counts as not set.
 
 ` + "`agentos node config --print`" + ` shows what the settings come to and where each came from; ` + "`--check`" + ` says whether a node would
 start with them. Both take the same flags as ` + "`node run`" + `.

@@ -550,7 +550,17 @@ func report(t *testing.T, action, text string) {
 			t.Errorf("the report of %s lacks %s", action, name)
 		}
 	}
-	if ports, _ := r["ports"].([]any); len(ports) != 6 {
+	ports, _ := r["ports"].([]any)
+	for _, p := range ports {
+		want := "ours"
+		if r["result"] == "failed" || action == "nuke" {
+			want = "free"
+		}
+		if state := p.(map[string]any)["state"]; state != want {
+			t.Errorf("the report of %s says of a port that it's %v", action, state)
+		}
+	}
+	if len(ports) != 6 {
 		t.Errorf("the report of %s has %d ports", action, len(ports))
 	}
 	if r["result"] == "failed" || action == "nuke" {

@@ -81,6 +81,7 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 	}
 	c.base, err = client.New(client.Options{
 		BaseURL: base, Key: strings.TrimSpace(string(raw)), RootCAs: roots, UserAgent: "agentos/" + version, Patience: patience,
+		Retries: 2, Timeout: 20 * time.Second, // somebody waits
 	})
 	if err != nil {
 		return nil, usage("%w", err)

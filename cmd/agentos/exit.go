@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
+	"net/url"
 	"os"
 	"strings"
 
@@ -184,7 +185,10 @@ func judge(err error) (code int, hint string) {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return exitUnreachable, "agentos status says whether the node runs"
 	}
-	if _, ok := errors.AsType[*net.OpError](err); ok {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return exitUnreachable, "--ca-file names the certificates to trust"
+	}
+	if _, ok := errors.AsType[*url.Error](err); ok { // whatever else kept an answer from coming
 		return exitUnreachable, "agentos status says whether the node runs; agentos up starts it"
 	}
 	return exitFailed, ""

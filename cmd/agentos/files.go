@@ -45,6 +45,9 @@ func (a *app) readObject(cmd *cobra.Command, file, noun string, v any) error {
 	if err != nil {
 		return err
 	}
+	if file == "-" {
+		file = "standard input"
+	}
 	var body map[string]any
 	if err := yaml.Unmarshal(raw, &body); err != nil { // JSON is YAML
 		return usage("%s is neither a JSON nor a YAML object: %w", file, err)

@@ -167,7 +167,14 @@ func detail(kind string, raw json.RawMessage) string {
 	case "model.requested":
 		text = fmt.Sprintf("%s, %d message(s)", p.ModelRef, p.Summary.Messages)
 	case "model.completed":
-		text = fmt.Sprintf("%s by %s/%s in %d ms, %d+%d tokens, policy %s", p.Status, p.Route.Backend, p.Route.Model, p.LatencyMS, p.Usage.Input, p.Usage.Output, p.Policy.Decision)
+		text = p.Status
+		if p.Route.Backend != "" { // somebody answered
+			text += fmt.Sprintf(" by %s/%s", p.Route.Backend, p.Route.Model)
+		}
+		text += fmt.Sprintf(" in %d ms, %d+%d tokens", p.LatencyMS, p.Usage.Input, p.Usage.Output)
+		if p.Policy.Decision != "" {
+			text += ", policy " + p.Policy.Decision
+		}
 	case "run.completed":
 		text = p.Status
 	case "run.failed":

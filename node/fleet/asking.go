@@ -18,7 +18,7 @@ func (f *Fleet) with(n planNode, keyFile string) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Options{BaseURL: n.apiURL(), Key: key, UserAgent: "agentos"})
+	return client.New(client.Options{BaseURL: n.apiURL(), Key: key, UserAgent: "agentos", Retries: 1, Timeout: 10 * time.Second})
 }
 
 // once returns a client that asks for what is open to everybody, briefly and one time, and tells what it meets.

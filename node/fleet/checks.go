@@ -19,57 +19,72 @@ import (
 // How long one check may take.
 const checkPatience = 60 * time.Second
 
-// validate tries everything that a deployment is for. It goes on after a failure, so that the report shows all of them.
-func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
-	var failed []string
-	p.total(len(f.plan.nodes())*len(healthPaths) + len(f.plan.Organizations)*len(smokeTests))
-	try := func(into *[]Check, name string, do func(context.Context) (string, error)) {
-		if ctx.Err() != nil {
-			return
-		}
-		began := time.Now()
-		one, cancel := context.WithTimeout(ctx, checkPatience)
-		defer cancel()
-		detail, err := do(one)
-		c := Check{Name: name, OK: err == nil, Detail: detail, DurationMS: time.Since(began).Milliseconds()}
-		if err != nil {
-			c.Detail = err.Error()
-			failed = append(failed, name+": "+c.Detail)
-			p.note("%s FAILED: %s", name, c.Detail)
-		} else {
-			p.step("%s: %s", name, detail)
-		}
-		*into = append(*into, c)
+// trial tries one check after another, and goes on after a failure, so that the report shows all of them.
+type trial struct {
+	p      *phase
+	failed []string
+}
+
+func (t *trial) try(ctx context.Context, into *[]Check, name string, do func(context.Context) (string, error)) (ok bool) {
+	if ctx.Err() != nil {
+		return false
 	}
+	began := time.Now()
+	one, cancel := context.WithTimeout(ctx, checkPatience)
+	defer cancel()
+	detail, err := do(one)
+	c := Check{Name: name, OK: err == nil, Detail: detail, DurationMS: time.Since(began).Milliseconds()}
+	if err != nil {
+		c.Detail = err.Error()
+		t.failed = append(t.failed, name+": "+c.Detail)
+		t.p.note("%s FAILED: %s", name, c.Detail)
+	} else {
+		t.p.step("%s: %s", name, detail)
+	}
+	*into = append(*into, c)
+	return c.OK
+}
+
+// validate tries everything that a deployment is for.
+func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
+	p.total(len(f.plan.nodes())*len(healthPaths) + len(f.plan.Organizations)*len(smokeTests))
+	t := &trial{p: p}
+	answers := map[string]bool{} // by stack id
 	for _, n := range f.plan.nodes() {
 		api, err := f.once(n.apiURL())
 		if err != nil {
 			return err
 		}
 		for _, path := range healthPaths {
-			try(&r.Checks, n.StackID+" "+path, func(ctx context.Context) (string, error) {
+			ok := t.try(ctx, &r.Checks, n.StackID+" "+path, func(ctx context.Context) (string, error) {
 				_, err := api.Do(ctx, client.Request{Method: http.MethodGet, Path: path})
 				return "ok", err
 			})
+			answers[n.StackID] = answers[n.StackID] || ok
 		}
 		api.Close()
 	}
 	for _, org := range f.plan.Organizations {
 		s := &smoke{f: f, org: org, node: org.Nodes[0]}
-		for _, t := range smokeTests {
-			try(&r.Smoke, t.name, func(ctx context.Context) (string, error) { return t.do(s, ctx) })
+		for _, test := range smokeTests {
+			t.try(ctx, &r.Smoke, test.name, func(ctx context.Context) (string, error) {
+				if !answers[s.node.StackID] {
+					return "", fmt.Errorf("not tried: %s does not answer", s.node.StackID)
+				}
+				return test.do(s, ctx)
+			})
 		}
 		s.close()
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if len(failed) == 0 {
+	if len(t.failed) == 0 {
 		return nil
 	}
 	n := f.plan.nodes()[0]
 	return &FailedError{
-		Phase: p.name, Check: fmt.Sprintf("%d check(s)", len(failed)), Err: errors.New(strings.Join(failed, "; ")),
+		Phase: p.name, Check: fmt.Sprintf("%d check(s)", len(t.failed)), Err: errors.New(strings.Join(t.failed, "\n  ")),
 		Log: tail(f.logFile(n.StackID), 0, 12), LogFile: f.logFile(n.StackID), Next: "agentos status" + f.at(),
 	}
 }

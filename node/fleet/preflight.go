@@ -14,7 +14,7 @@ import (
 )
 
 // preflight looks at the machine before anything is started.
-func (f *Fleet) preflight(ctx context.Context, r *Report, p *phase) error {
+func (f *Fleet) preflight(ctx context.Context, _ *Report, p *phase) error {
 	nodes := f.plan.nodes()
 	p.total(4 + len(nodes))
 	fail := func(check string, err error, next string) error {
@@ -56,7 +56,7 @@ func (f *Fleet) preflight(ctx context.Context, r *Report, p *phase) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := f.ports(r, p, n); err != nil {
+		if err := f.ports(p, n); err != nil {
 			return fail("ports of "+n.StackID, err, fmt.Sprintf("stop what holds it (ss -lptn 'sport = :PORT'), or use other ports: agentos up --base-port %d", f.plan.BasePort+1000))
 		}
 	}
@@ -130,7 +130,7 @@ func (f *Fleet) clock() error {
 }
 
 // ports checks that each address of n is free, or held by n itself.
-func (f *Fleet) ports(r *Report, p *phase, n planNode) error {
+func (f *Fleet) ports(p *phase, n planNode) error {
 	_, alive, err := f.running(n.StackID)
 	if err != nil {
 		return err
@@ -145,7 +145,6 @@ func (f *Fleet) ports(r *Report, p *phase, n planNode) error {
 				return fmt.Errorf("%s port %s of %s (%s) is taken: %w", l.network, l.addr, n.StackID, l.name, err)
 			}
 		}
-		r.Ports = append(r.Ports, Port{StackID: n.StackID, Listener: l.name, Protocol: l.network, Address: l.addr, State: state})
 	}
 	p.step("ports %d-%d of %s are %s", n.Port, n.Port+4, n.StackID, state)
 	return nil

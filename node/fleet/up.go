@@ -249,9 +249,7 @@ func (f *Fleet) survey(ctx context.Context, r *Report) {
 		return
 	}
 	r.Nodes = s.Nodes
-	if len(r.Ports) == 0 {
-		f.listPorts(r)
-	}
+	f.listPorts(r)
 }
 
 // listPorts says who has the ports of the deployment.
