@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
@@ -90,7 +91,9 @@ func (f *machine) apply(logs []*raft.Log, size int) {
 	}
 	err = b.Set(metaKey, m.append(nil), nil)
 	if err == nil {
+		s.applying.Store(time.Now().UnixNano())
 		err = b.Commit(pebble.NoSync)
+		s.applying.Store(0)
 	}
 	if err != nil {
 		s.die(fmt.Errorf("storage: applying entries: %w", err))
@@ -118,7 +121,7 @@ func chain(hash uint64, repr []byte) uint64 {
 
 // Snapshot implements raft.FSM: it only notes where the state stands.
 func (f *machine) Snapshot() (raft.FSMSnapshot, error) {
-	return &flushing{s: f.s, at: flushed{meta: f.m, conf: f.conf}}, nil
+	return &flushing{s: f.s, at: flushed{meta: f.m, conf: f.conf}, of: f.s.cur}, nil
 }
 
 // Restore implements raft.FSM: it takes the state that was just unpacked.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,9 +20,9 @@ const (
 	// aloneTrailing is how many entries a cut leaves at least. It is never zero: raft asks for everything to be deleted
 	// only after an install, and the log relies on it.
 	aloneTrailing = 64
-	// stallAlone and stall are how long one write to the log may hang before the process ends: a leader with a hung disk
-	// goes on sending heartbeats, and stays leader.
-	stallAlone, stall = 60 * time.Second, 10 * time.Second
+	// stallAlone and stall are how many seconds one write may hang before the process ends: a leader with a hung disk goes
+	// on sending heartbeats, and stays leader.
+	stallAlone, stall = 60, 10
 	// handAgain is how long a leader on a full disk waits before it tries once more to hand the office on: the others may be
 	// as full.
 	handAgain = 10 * time.Second
@@ -150,21 +151,22 @@ func (s *Store) snapshot() error {
 	return s.raft.Snapshot().Error()
 }
 
-// watchDisk ends the process when a write to the log hangs: the office can't be handed on then, because raft itself hangs in
-// the write. A leader whose disk is full to the floor, which refuses all commands, hands it on.
+// watchDisk ends the process when a write hangs: the office can't be handed on then, because raft itself hangs in the write.
+// A leader whose disk is full to the floor, which refuses all commands, hands it on.
 func (s *Store) watchDisk() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var handed time.Time
+	writes := map[string]*stalls{"log": {op: &s.logs.busy}, "state": {op: &s.applying}}
 	for {
 		select {
 		case <-tick.C:
 		case <-s.stop:
 			return
 		}
-		if since := s.logs.busy.Load(); since != 0 {
-			if hung := time.Since(time.Unix(0, since)); hung > pick(s.alone(), stallAlone, stall) {
-				s.die(fmt.Errorf("storage: a write to the log hangs since %v", hung.Round(time.Second)))
+		for what, w := range writes {
+			if hung := w.look(); hung > pick(s.alone(), stallAlone, stall) {
+				s.die(fmt.Errorf("storage: a write to the %s hangs since %d s", what, hung))
 			}
 		}
 		if !s.disk.low.Load() || !s.queue.isOpen() || s.soleVoter() || time.Since(handed) < handAgain {
@@ -177,4 +179,22 @@ func (s *Store) watchDisk() {
 		}
 		cancel()
 	}
+}
+
+// stalls counts for how many looks, a second apart, one write has been under way. It reads no clock: a process that was
+// stopped for a while, or whose clock was set, has no hung disk.
+type stalls struct {
+	op   *atomic.Int64 // differs from write to write; 0 when there is none
+	last int64
+	seen int
+}
+
+func (w *stalls) look() int {
+	op := w.op.Load()
+	if op == 0 || op != w.last {
+		w.last, w.seen = op, 0
+		return 0
+	}
+	w.seen++
+	return w.seen
 }

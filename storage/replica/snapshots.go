@@ -68,17 +68,30 @@ func (p snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 
 // flushing is a local snapshot on its way.
 type flushing struct {
-	s  *Store
-	at flushed
+	s       *Store
+	at      flushed
+	of      *state // which at describes
+	cutting bool   // s.cutting is held
 }
 
-// Persist implements raft.FSMSnapshot: nothing is copied.
+// errReplaced ends a local snapshot of a state that is no longer the current one.
+var errReplaced = errors.New("storage: the state was replaced meanwhile")
+
+// Persist implements raft.FSMSnapshot: nothing is copied. Raft takes the snapshot for its last when Persist has returned,
+// whatever it has installed meanwhile: it would stand at an index far behind its state then, with an empty log, and vote
+// for those who lack what it holds. So a local snapshot ends when the state has been replaced since it began, and from here
+// to Release no state is replaced.
 func (p *flushing) Persist(raft.SnapshotSink) error {
+	p.s.cutting.Lock()
+	p.cutting = true
 	st := p.s.acquire()
 	if st == nil {
 		return errors.New("storage: closed")
 	}
 	defer st.release()
+	if st != p.of {
+		return errReplaced
+	}
 	if err := st.db.Flush(); err != nil {
 		return err
 	}
@@ -87,7 +100,11 @@ func (p *flushing) Persist(raft.SnapshotSink) error {
 }
 
 // Release implements raft.FSMSnapshot.
-func (p *flushing) Release() {}
+func (p *flushing) Release() {
+	if p.cutting {
+		p.s.cutting.Unlock()
+	}
+}
 
 // noteFlushed remembers at, unless more is known to be flushed already.
 func (s *Store) noteFlushed(at flushed) {
@@ -227,6 +244,8 @@ func (*installed) Close() error { return nil }
 // adopt makes an arrived state the current one: it is opened and compared, named by CURRENT, and swapped in. The old one
 // closes when its readers have let go.
 func (s *Store) adopt(f *machine, in *installed) error {
+	s.cutting.Lock()
+	defer s.cutting.Unlock()
 	db, err := pebble.Open(in.dir, s.engine("state"))
 	if err != nil {
 		return err

@@ -19,7 +19,8 @@ import (
 
 // Store is one replica. Safe for concurrent use after Start.
 //
-// Lock order: watches.mu before queue.mu, waiters.mu and bell.mu; swap, installMu and the log's mu are taken alone.
+// Lock order: cutting before all others, watches.mu before queue.mu, waiters.mu and bell.mu; swap, installMu and the log's mu
+// are taken alone.
 type Store struct {
 	o     Options
 	log   *zap.Logger
@@ -40,7 +41,9 @@ type Store struct {
 	flushed   atomic.Pointer[flushed]
 	installMu sync.Mutex
 	arrived   *installed
-	sending   sync.Mutex // held while a checkpoint is streamed
+	sending   sync.Mutex   // held while a checkpoint is streamed
+	cutting   sync.Mutex   // held while the state is replaced, and while raft notes a local snapshot; see flushing.Persist
+	applying  atomic.Int64 // when the commit to the state under way began, Unix nanoseconds; 0 when there is none
 	serial    atomic.Uint64
 
 	queue    queue
