@@ -45,10 +45,10 @@ bench: build
 	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) run ./tests/bench
 
 faults: build
-	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=1 -v -timeout 60m ./tests/faults/...
+	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=1 -v -timeout 60m ./tests/faults/... ./storage/replica
 
 soak: build
-	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=20 -timeout 12h ./tests/faults/... ./tests/onenode/...
+	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=20 -timeout 12h ./tests/faults/... ./tests/onenode/... ./storage/replica
 
 clean:
 	rm -rf bin

@@ -23,12 +23,12 @@ import (
 // test binary runs itself again with childEnv naming the part to play.
 const childEnv = "REPLICA_TEST_CHILD"
 
-// long asks for the long forms of the loops.
-func long() bool { return os.Getenv("AGENTOS_LONG") != "" }
+// long asks for the long forms of the loops, as in the other suites of faults.
+func long() bool { return os.Getenv("AGENTOS_FAULTS") == "full" }
 
 func TestMain(m *testing.M) {
 	if part := os.Getenv(childEnv); part != "" {
-		parts := map[string]func() error{"load": childLoad, "eio": childEIO, "flip": childFlip}
+		parts := map[string]func() error{"load": childLoad, "eio": childEIO, "flip": childFlip, "member": childMember}
 		if err := parts[part](); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(3)
@@ -87,6 +87,7 @@ func childLoad() error {
 // TestStore_Kill: under load, with tiny write buffers and a cut of the log each 80 ms, the process is killed at random
 // moments. Every acknowledged command is there exactly once.
 func TestStore_Kill(t *testing.T) {
+	t.Parallel()
 	rounds := 6
 	if long() {
 		rounds = 60

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"sync"
@@ -14,153 +13,6 @@ import (
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/storage/replica"
 )
-
-// wire connects the nodes of one test over loopback, and can cut each direction by itself. What is sent into a cut goes
-// nowhere, without an error, as in a real one; connections that lost something that way are closed when it's mended.
-type wire struct {
-	mu    sync.Mutex
-	cut   map[[2]string]bool // from, to
-	conns map[*wireConn]bool
-	nodes map[string]*node // by address
-}
-
-func newWire() *wire {
-	return &wire{cut: make(map[[2]string]bool), conns: make(map[*wireConn]bool), nodes: make(map[string]*node)}
-}
-
-func (w *wire) isCut(from, to string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.cut[[2]string{from, to}]
-}
-
-// sever cuts from off to.
-func (w *wire) sever(from, to string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cut[[2]string{from, to}] = true
-}
-
-// isolate cuts id off all others, both ways.
-func (w *wire) isolate(id string, others ...string) {
-	for _, o := range others {
-		w.sever(id, o)
-		w.sever(o, id)
-	}
-}
-
-// mend ends all cuts.
-func (w *wire) mend() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	clear(w.cut)
-	for c := range w.conns {
-		if c.lossy {
-			_ = c.Conn.Close()
-		}
-	}
-}
-
-// wireConn is one end of a connection.
-type wireConn struct {
-	net.Conn
-	w        *wire
-	from, to string
-	lossy    bool
-}
-
-func (c *wireConn) Write(p []byte) (int, error) {
-	c.w.mu.Lock()
-	if c.w.cut[[2]string{c.from, c.to}] {
-		c.lossy = true
-	}
-	lossy := c.lossy
-	c.w.mu.Unlock()
-	if lossy {
-		return len(p), nil
-	}
-	return c.Conn.Write(p)
-}
-
-func (c *wireConn) Close() error {
-	c.w.mu.Lock()
-	delete(c.w.conns, c)
-	c.w.mu.Unlock()
-	return c.Conn.Close()
-}
-
-func (w *wire) keep(c net.Conn, from, to string) net.Conn {
-	end := &wireConn{Conn: c, w: w, from: from, to: to}
-	w.mu.Lock()
-	w.conns[end] = true
-	w.mu.Unlock()
-	return end
-}
-
-// wireStream is a node's replica.Stream.
-type wireStream struct {
-	net.Listener
-	w  *wire
-	id string
-}
-
-var _ replica.Stream = (*wireStream)(nil)
-
-func (s *wireStream) Accept() (net.Conn, error) {
-	for {
-		c, err := s.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		var name [8]byte // who dials
-		if _, err := io.ReadFull(c, name[:]); err != nil {
-			_ = c.Close()
-			continue
-		}
-		return s.w.keep(c, s.id, string(slices.DeleteFunc(name[:], func(b byte) bool { return b == ' ' }))), nil
-	}
-}
-
-func (s *wireStream) Dial(address string, timeout time.Duration) (net.Conn, error) {
-	s.w.mu.Lock()
-	to := s.w.nodes[address]
-	s.w.mu.Unlock()
-	if to == nil || s.w.isCut(s.id, to.id) || s.w.isCut(to.id, s.id) {
-		return nil, errors.New("wire: no way to " + address)
-	}
-	c, err := net.DialTimeout("tcp", address, timeout)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := fmt.Fprintf(c, "%-8s", s.id); err != nil {
-		return nil, err
-	}
-	return s.w.keep(c, s.id, to.id), nil
-}
-
-// wireForward is a node's replica.Forwarder: it calls the leader's store, when the wire lets question and answer pass.
-type wireForward struct {
-	w  *wire
-	id string
-}
-
-func (f wireForward) Forward(ctx context.Context, leader replica.Server, batch []byte) ([]byte, error) {
-	f.w.mu.Lock()
-	to := f.w.nodes[leader.Address]
-	f.w.mu.Unlock()
-	if to == nil || f.w.isCut(f.id, to.id) {
-		return nil, errors.New("wire: lost the question")
-	}
-	store := to.get()
-	if store == nil {
-		return nil, errors.New("wire: nobody there")
-	}
-	reply, err := store.HandleForward(ctx, batch)
-	if err == nil && f.w.isCut(to.id, f.id) {
-		return nil, errors.New("wire: lost the answer")
-	}
-	return reply, err
-}
 
 // node is one member; its store can be closed and opened again.
 type node struct {
@@ -308,8 +160,10 @@ func (c *cluster) mustWait(tb testing.TB, n *node, f func(context.Context) error
 		if err == nil {
 			return
 		}
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			tb.Fatalf("%s: %v", n.id, err)
+		case <-time.After(2 * time.Millisecond): // leaves the processor to those who are waited for
 		}
 	}
 }
@@ -334,6 +188,35 @@ func (c *cluster) leader(tb testing.TB) (leader *node, others []*node) {
 	}
 	tb.Fatal("nobody leads")
 	return nil, nil
+}
+
+// mustLead hands the office to n, and returns when it reigns.
+func (c *cluster) mustLead(tb testing.TB, n *node) {
+	tb.Helper()
+	c.mustWait(tb, n, func(ctx context.Context) error {
+		if err := c.office(ctx, n); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if err := n.get().Ready(ctx); err != nil {
+			return err
+		}
+		return c.office(ctx, n)
+	})
+}
+
+// office tries to hand the office to n. It returns nil when n has it.
+func (c *cluster) office(ctx context.Context, n *node) error {
+	if n.get().Status().Role == storage.Leader {
+		return nil
+	}
+	for _, other := range c.nodes {
+		if s := other.get(); s != nil && s.Status().Role == storage.Leader {
+			_ = s.Transfer(ctx, n.id) // may fail, or end elsewhere
+		}
+	}
+	return errors.New("not in office")
 }
 
 // view is what one node says of its state.

@@ -62,3 +62,6 @@ func (s *Store) Snapshot() error {
 	}
 	return nil
 }
+
+// LastIndex is what raft takes for the end of this member's log or snapshot, whichever is further.
+func (s *Store) LastIndex() uint64 { return s.raft.LastIndex() }

@@ -38,6 +38,12 @@ func (l *ledger) add(key string) {
 	l.acked[key] = true
 }
 
+func (l *ledger) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.acked)
+}
+
 func (l *ledger) copy() map[string]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -174,6 +180,7 @@ func TestStore_PowerLossAtInit(t *testing.T) {
 
 // TestStore_EIO runs childEIO for each engine and operation.
 func TestStore_EIO(t *testing.T) {
+	t.Parallel()
 	for _, folder := range []string{"log", "st"} {
 		for _, op := range []string{"write", "sync"} {
 			t.Run(folder+"/"+op, func(t *testing.T) {
@@ -357,8 +364,10 @@ var flips = []struct{ name, glob string }{
 
 // TestOpen_Flip: a bit that turned on the disk is met with a refusal that names the place, not with other data.
 func TestOpen_Flip(t *testing.T) {
+	t.Parallel()
 	for _, f := range flips {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
 			out, err := child(t, "flip", "DIR="+t.TempDir(), "GLOB="+f.glob).Output()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -502,7 +511,7 @@ func look(dir string, o replica.Options) error {
 		return err
 	case err := <-result:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		return errors.New("WRONG: no answer")
 	}
 }

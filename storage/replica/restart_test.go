@@ -41,8 +41,13 @@ func counter(reg *storage.Registry) storage.Call[string, int] {
 // mustCount returns the counter, and the keys that were counted.
 func mustCount(tb testing.TB, s storage.Store) (n int, keys map[string]bool) {
 	tb.Helper()
+	return mustCountAt(tb, s, storage.Linearizable)
+}
+
+func mustCountAt(tb testing.TB, s storage.Store, how storage.Consistency) (n int, keys map[string]bool) {
+	tb.Helper()
 	keys = make(map[string]bool)
-	err := s.View(context.Background(), storage.Read{Consistency: storage.Linearizable}, func(v storage.Snapshot) error {
+	err := s.View(context.Background(), storage.Read{Consistency: how}, func(v storage.Snapshot) error {
 		raw, err := v.Get("n")
 		if err != nil {
 			return err

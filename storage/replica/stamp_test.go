@@ -1,6 +1,7 @@
 package replica_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,55 @@ func TestStore_StaleEntry(t *testing.T) {
 	mustStart(t, s)
 	if again, at, err := s.StateHash(t.Context()); err != nil || again != hash || at < index {
 		t.Errorf("after a restart the state's hash is %x at %d, %v; was %x at %d", again, at, err, hash, index)
+	}
+}
+
+// TestCluster_StaleLeader: a leader evaluates, loses the office to another, which writes, and has it back before it
+// proposes. Every copy passes the entry over, and the askers get the answer of a second evaluation.
+func TestCluster_StaleLeader(t *testing.T) {
+	reg := storage.NewRegistry()
+	count := counter(reg)
+	c := newCluster(t)
+	watchers := make([]*indexes, 3)
+	for i := range watchers {
+		n := c.mustNode(t, i, reg, nil)
+		watchers[i] = &indexes{}
+		defer n.store.Watch("k/", watchers[i])()
+	}
+	first, other := c.nodes[0], c.nodes[1]
+	var armed atomic.Bool
+	rounds := 3
+	first.store.BeforePropose(func() {
+		if !armed.CompareAndSwap(true, false) {
+			return
+		}
+		c.mustLead(t, other)
+		if _, _, err := count.Do(context.Background(), other.store, "", fmt.Sprint("between", rounds)); err != nil {
+			t.Error(err)
+		}
+		c.mustWait(t, first, func(ctx context.Context) error { return c.office(ctx, first) })
+	})
+	c.mustJoin(t, 3)
+	for want := 2; rounds > 0; want += 2 {
+		c.mustLead(t, first)
+		armed.Store(true)
+		n, _, err := count.Do(t.Context(), first.store, "", fmt.Sprint("around", rounds))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n != want {
+			t.Errorf("answered %d, want %d: what the other leader wrote comes before", n, want)
+		}
+		rounds--
+	}
+	c.mustAgree(t)
+	for i, n := range c.nodes {
+		if total, keys := mustCount(t, n.store); total != 6 || len(keys) != 6 {
+			t.Errorf("%s counts %d, want 6", n.id, total)
+		}
+		if watchers[i].keys != 6 {
+			t.Errorf("watchers at %s were told of %d keys, want each of 6 once", n.id, watchers[i].keys)
+		}
 	}
 }
 
