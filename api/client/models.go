@@ -34,22 +34,6 @@ func (c *Client) GetModel(ctx context.Context, modelID string) (*Model, error) {
 	return get[Model](ctx, c, "model", "/v1/models/{model_id}", modelID)
 }
 
-// PolicyOutcome is what policy did to a text.
-type PolicyOutcome struct {
-	Decision   string      `json:"decision"` // allowed, blocked or redacted
-	Reasons    []string    `json:"reasons"`
-	Redactions []Redaction `json:"redactions"`
-}
-
-// Redaction is one replaced span; Start and End are byte offsets in the text before.
-type Redaction struct {
-	Type        string `json:"type"`
-	Path        string `json:"path"`
-	Start       int    `json:"start"`
-	End         int    `json:"end"`
-	Replacement string `json:"replacement"`
-}
-
 // RouteTaken says who answered.
 type RouteTaken struct {
 	Backend      string `json:"backend"`
@@ -61,21 +45,6 @@ type RouteTaken struct {
 		Model   string `json:"model"`
 		Code    Code   `json:"code"`
 	} `json:"attempts"`
-}
-
-// PolicyResult is the answer to a policy check.
-type PolicyResult struct {
-	RequestID string `json:"request_id"`
-	PolicyOutcome
-}
-
-// CheckPolicy applies a ruleset to a text and calls nothing. ruleset "" is the tenant's own.
-func (c *Client) CheckPolicy(ctx context.Context, text, ruleset string) (*PolicyResult, error) {
-	check := map[string]any{"content": map[string]string{"type": "text", "text": text}}
-	if ruleset != "" {
-		check["ruleset"] = ruleset
-	}
-	return change[PolicyResult](ctx, c, http.MethodPost, "policy_result", "/v1/policy/check", map[string]any{"policy_check": check})
 }
 
 // Message is one turn of a conversation, in OpenAI's form.

@@ -89,6 +89,37 @@ func (c *Client) PeerInfo(ctx context.Context) (*Peer, error) {
 	return get[Peer](ctx, c, "peer", "/v1/peer/info")
 }
 
+// Capabilities are what a node can do for who asks.
+type Capabilities struct {
+	// Supports is open: a feature that isn't in it is not supported.
+	Supports map[string]bool  `json:"supports"`
+	Limits   map[string]int64 `json:"limits"`
+	Models   struct {
+		Tiers            []string `json:"tiers"`
+		Backends         []string `json:"backends"`
+		MaxContextTokens int64    `json:"max_context_tokens"`
+	} `json:"models"`
+	Agents []struct {
+		ID      string `json:"agent_id"`
+		Version string `json:"version"`
+	} `json:"agents"`
+	Tools []struct {
+		ID string `json:"tool_id"`
+	} `json:"tools"`
+	// Contract is the span of wire contracts that the node speaks.
+	Contract struct {
+		Min string `json:"min"`
+		Max string `json:"max"`
+	} `json:"contract"`
+	// Digest is of all the rest.
+	Digest string `json:"digest"`
+}
+
+// PeerCapabilities asks a node what it can do.
+func (c *Client) PeerCapabilities(ctx context.Context) (*Capabilities, error) {
+	return get[Capabilities](ctx, c, "capabilities", "/v1/peer/capabilities")
+}
+
 // Backend is a model backend, and whether it answers.
 type Backend struct {
 	Name    string `json:"name"`

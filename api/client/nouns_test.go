@@ -14,6 +14,8 @@ import (
 	"github.com/nexixai/agentos/agent/run"
 	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/model"
+	"github.com/nexixai/agentos/model/meter"
+	"github.com/nexixai/agentos/model/policy"
 	"github.com/nexixai/agentos/tenancy"
 	"github.com/nexixai/agentos/tenancy/audit"
 	"github.com/nexixai/agentos/tenancy/quota"
@@ -48,6 +50,10 @@ func TestNouns(t *testing.T) {
 		{client.RouteTaken{}, model.RouteTaken{}},
 		{client.ModelRequirements{}, model.Requirements{}},
 		{client.Explanation{}, model.Explanation{}},
+		{client.Ruleset{}, policy.Stored{}},
+		{client.Expression{}, policy.Expression{}},
+		{client.Prices{}, meter.PriceList{}},
+		{client.Price{}, meter.ModelPrice{}},
 	} {
 		ours, theirs := map[string]bool{}, map[string]bool{}
 		members(reflect.TypeOf(pair[0]), "", ours)

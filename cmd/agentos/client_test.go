@@ -73,6 +73,7 @@ func TestClient_node(t *testing.T) {
 	t.Run("runs", func(t *testing.T) { clientRuns(t, user) })
 	t.Run("agents, tools, memory", func(t *testing.T) { clientCatalog(t, user, tenantAdmin) })
 	t.Run("models", func(t *testing.T) { clientModels(t, user, tenantAdmin) })
+	t.Run("policy, prices", func(t *testing.T) { clientPolicy(t, tenantAdmin, platform) })
 	t.Run("tenants, keys", func(t *testing.T) { clientTenants(t, platform) })
 	t.Run("node, audit", func(t *testing.T) { clientNode(t, user, platform) })
 	t.Run("isolation", func(t *testing.T) {
@@ -289,6 +290,39 @@ func clientModels(t *testing.T, c, admin *client.Client) {
 	}
 }
 
+func clientPolicy(t *testing.T, admin, platform *client.Client) {
+	ctx := t.Context()
+	set := client.Ruleset{Redact: []string{"email"}, Deny: []client.Expression{{Name: "word", Pattern: "forbidden", Direction: "in"}}}
+	if v := must[*client.Ruleset](t)(admin.PutRuleset(ctx, "pol_mine", set)); v.ID != "pol_mine" || v.CreatedAt == nil || v.Deny[0].Pattern != "forbidden" {
+		t.Errorf("%+v", v)
+	}
+	must[*client.Ruleset](t)(admin.GetRuleset(ctx, "pol_mine"))
+	if p := must[*client.PolicyResult](t)(admin.CheckPolicy(ctx, "a forbidden word", "pol_mine")); p.Decision != "blocked" {
+		t.Errorf("%+v", p)
+	}
+	ids := ""
+	for v, err := range admin.Rulesets().All(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids += v.ID + " "
+	}
+	if ids != "pol_default pol_mine " && ids != "pol_mine " {
+		t.Errorf("rulesets %s", ids)
+	}
+	if err := admin.DeleteRuleset(ctx, "pol_mine"); err != nil {
+		t.Error(err)
+	}
+	prices := *must[*client.Prices](t)(platform.GetPrices(ctx))
+	if len(prices.Models) == 0 || prices.Default == nil {
+		t.Errorf("%+v", prices)
+	}
+	prices.Models["openai/mine"], prices.AsOf = client.Price{Input: 1.5, Output: 2}, nil
+	if p := must[*client.Prices](t)(platform.PutPrices(ctx, prices)); p.Models["openai/mine"].Input != 1.5 || p.AsOf == nil {
+		t.Errorf("%+v", p)
+	}
+}
+
 func clientTenants(t *testing.T, c *client.Client) {
 	ctx := t.Context()
 	create := client.TenantCreate{ID: "tnt_mine"}
@@ -358,6 +392,9 @@ func clientNode(t *testing.T, user, platform *client.Client) {
 	}
 	if p := must[*client.Peer](t)(user.PeerInfo(ctx)); p.StackID != "stk_acme_node_01" || p.Organization != "acme" || p.Endpoints.StackB == "" || p.Build.Version == "" {
 		t.Errorf("%+v", p)
+	}
+	if c := must[*client.Capabilities](t)(user.PeerCapabilities(ctx)); len(c.Supports) == 0 || c.Contract.Max == "" || c.Digest == "" || len(c.Agents) == 0 || c.Limits["max_event_streams"] == 0 {
+		t.Errorf("%+v", c)
 	}
 	if cl := must[*client.Cluster](t)(platform.Cluster(ctx)); cl.Leader == nil || len(cl.Members) != 1 || cl.Members[0].Role != "voter" || cl.AppliedIndex == 0 {
 		t.Errorf("%+v", cl)
