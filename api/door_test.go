@@ -246,7 +246,7 @@ func TestDoor_SlowBody(t *testing.T) {
 		key, _ := w.key("tnt_a", tenancy.RoleTenantUser)
 		for name, body := range map[string]io.Reader{
 			"stops":   io.MultiReader(strings.NewReader(`{"input"`), stuck{t.Context()}),
-			"trickle": trickle{},
+			"trickle": trickle{t.Context()},
 		} {
 			r, err := http.NewRequestWithContext(t.Context(), "POST", "/v1/agents/agt_a/runs", body)
 			w.must(err)
@@ -272,12 +272,16 @@ func (s stuck) Read([]byte) (int, error) {
 }
 
 // trickle is a body of one byte a second.
-type trickle struct{}
+type trickle struct{ ctx context.Context }
 
-func (trickle) Read(b []byte) (int, error) {
-	time.Sleep(time.Second)
-	b[0] = ' '
-	return 1, nil
+func (s trickle) Read(b []byte) (int, error) {
+	select {
+	case <-time.After(time.Second):
+		b[0] = ' '
+		return 1, nil
+	case <-s.ctx.Done():
+		return 0, s.ctx.Err()
+	}
 }
 
 // A caller that leaves is no failure of ours: neither in the figures nor in the log.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -104,6 +105,9 @@ func New(o Options) (*Server, error) {
 	if o.BodyRoom == 0 {
 		o.BodyRoom = DefaultBodyRoom
 	}
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
 	s := &Server{o: o, log: o.Logger, streams: newStreams()}
 	s.routes = s.table()
 	var public, admin []Route
@@ -121,6 +125,19 @@ func New(o Options) (*Server, error) {
 	}
 	s.admin, err = newRouter(admin)
 	return s, err
+}
+
+// validate names a room that is missing: found here, and not by the first who asks for it.
+func (o *Options) validate() error {
+	for name, room := range map[string]any{
+		"Store": o.Store, "Tenants": o.Tenants, "Runs": o.Runs, "Events": o.Events, "Catalog": o.Catalog, "Memory": o.Memory, "Models": o.Models,
+		"Rulesets": o.Rulesets, "Prices": o.Prices, "Cluster": o.Cluster, "OpenAI": o.OpenAI,
+	} {
+		if room == nil {
+			return fmt.Errorf("api: Options.%s is missing", name)
+		}
+	}
+	return nil
 }
 
 // Routes lists what is served, as data.
