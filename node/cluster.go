@@ -298,6 +298,10 @@ func (n *Node) belong(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
+			if fault.Is(err, fault.Forbidden) {
+				n.fail("membership", err)
+				return
+			}
 			n.log.Warn("the cluster does not know all of this node yet", zap.Error(err))
 			next = soon
 		}
@@ -310,11 +314,16 @@ func (n *Node) present(ctx context.Context) error {
 	c := &n.near
 	if !c.caughtUp.Load() {
 		wait, cancel := context.WithTimeout(ctx, either(n.o.Timing == "fast", 3*time.Second, 10*time.Second))
-		err := c.members.Announce(ctx)
-		if err == nil || !fault.Is(err, fault.Forbidden) {
-			err = n.w.store.Ready(wait)
-		}
+		err := n.w.store.Ready(wait)
 		cancel()
+		if err != nil {
+			// Perhaps the leader does not know where this node is now, or does not want to.
+			knocked := c.members.Knock(ctx)
+			if fault.Is(knocked, fault.Forbidden) {
+				return knocked
+			}
+			err = errors.Join(err, knocked)
+		}
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -144,7 +145,7 @@ func (d *Door) greet(conn net.Conn) {
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
 		d.log.Info("cluster door refused a caller", zap.String("remote", conn.RemoteAddr().String()), zap.Error(err))
-		_ = conn.Close()
+		dismiss(conn)
 		return
 	}
 	state := t.ConnectionState()
@@ -164,6 +165,17 @@ func (d *Door) greet(conn net.Conn) {
 	if !d.rooms[Protocol(state.NegotiatedProtocol)].put(tracked) {
 		_ = tracked.Close()
 	}
+}
+
+// dismiss closes a connection so that the other side reads why: closing it with unread bytes would reset it, and the TLS
+// alert would be lost on the way.
+func dismiss(conn net.Conn) {
+	defer conn.Close()
+	t, ok := conn.(*net.TCPConn)
+	if !ok || t.SetDeadline(time.Now().Add(500*time.Millisecond)) != nil || t.CloseWrite() != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, t, firstRead)
 }
 
 // Cut closes every open connection whose peer admit now refuses: a member was removed.

@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -213,28 +216,47 @@ func (m *Membership) Forget(ctx context.Context) error {
 	return err
 }
 
-// Announce sees to it that the member list says of this node what it says of itself, asking any member to pass it on when
-// the leader can't be found: after a move nobody reaches this node at its old address.
+// Announce sees to it that the member list says of this node what it says of itself.
 func (m *Membership) Announce(ctx context.Context) error {
 	self := m.o.Self()
 	if own, ok := m.o.Roster.Member(self.StackID); ok && sayTheSame(self, own) {
 		return nil
 	}
 	direct, cancel := context.WithTimeout(ctx, talkTimeout)
+	defer cancel()
 	_, _, err := m.o.Commands.Update.Do(direct, m.o.Store, "", self)
-	cancel()
-	if err == nil || fault.Is(err, fault.Forbidden) {
-		return err
-	}
+	return err
+}
+
+// Knock asks every other member in turn to pass on where this node is to be found now, for a node that the leader does not
+// reach: after a move, nobody dials its new address. fault.Forbidden means that the cluster does not want this node.
+func (m *Membership) Knock(ctx context.Context) error {
+	self := m.o.Self()
+	var err error
+	refused, asked := 0, 0
 	for _, other := range m.o.Roster.Members() {
-		if other.StackID == m.o.Self().StackID || other.State == registry.Removed {
+		if other.StackID == self.StackID || other.State == registry.Removed {
 			continue
 		}
+		asked++
 		if _, err = m.o.Door.Ask(ctx, other.ClusterAddr, other.StackID, Question{Announce: &self}); err == nil || fault.Is(err, fault.Forbidden) {
 			return err
 		}
+		if refusedCertificate(err) {
+			refused++
+		}
+	}
+	if refused > 0 && refused == asked {
+		return fault.New(fault.Forbidden, "The other members refuse this node's certificate: it was removed from its cluster, or replaced. Empty its data directory and join anew.").Because(err)
 	}
 	return err
+}
+
+// refusedCertificate reports whether a member, proven as such, turned this node's certificate down (RFC 8446, section 6.2:
+// bad_certificate).
+func refusedCertificate(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" && strings.Contains(op.Error(), "bad certificate")
 }
 
 // sayTheSame compares what a member says of itself with its row, whose other fields are not its own to say.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/storage"
 )
@@ -118,6 +120,7 @@ func (c *courier) send(s *Store, batch []*parcel) {
 	defer cancel()
 	ctx, release := either(ctx, s.stop)
 	defer release()
+	defer s.whileLeads(raft.ServerID(id), cancel)()
 	reply, err := s.o.Forward.Forward(ctx, Server{ID: string(id), Address: string(address), Voter: true}, packBatch(live))
 	if err != nil {
 		fail()
@@ -131,6 +134,28 @@ func (c *courier) send(s *Store, batch []*parcel) {
 	for i, p := range live {
 		p.answer(outs[i])
 	}
+}
+
+// whileLeads calls cancel when another server leads than id, until stop: what was sent to a leader that has lost its office,
+// or the way to us, is answered late or never, and its successor could have it by now.
+func (s *Store) whileLeads(id raft.ServerID, cancel func()) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			news := s.changed.listen()
+			if _, leader := s.raft.LeaderWithID(); leader != "" && leader != id {
+				cancel()
+				return
+			}
+			select {
+			case <-news:
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
 }
 
 // HandleForward answers a batch that another member's Forwarder has brought. Only the leader's answers decide anything;

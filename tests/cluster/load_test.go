@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -107,7 +108,12 @@ func (l *load) check(t *testing.T) {
 		wg.Go(func() {
 			c := l.clients[w%len(l.clients)]
 			for j := range jobs {
-				events, err := c.TryJournal(j.id, bound)
+				var events []harness.Event
+				var err error
+				harness.Poll(bound, 50*time.Millisecond, func() bool { // a node that has just thawed may say 503 for a moment
+					events, err = c.TryJournal(j.id, bound)
+					return err == nil || !strings.Contains(err.Error(), "status 503")
+				})
 				if err == nil {
 					err = harness.CheckJournal(events)
 				}

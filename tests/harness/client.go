@@ -19,16 +19,23 @@ type Client struct {
 	Base string // "http://127.0.0.1:8420"
 	Key  string
 	http *http.Client
+	dial dialFunc
 }
+
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // NewClient returns a client whose connections are its own.
 func NewClient(base, key string) *Client {
+	return newClient(base, key, (&net.Dialer{Timeout: 5 * time.Second}).DialContext)
+}
+
+func newClient(base, key string, dial dialFunc) *Client {
 	t := &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		DialContext:         dial,
 		MaxIdleConnsPerHost: 256,
 		DisableCompression:  true,
 	}
-	return &Client{Base: base, Key: key, http: &http.Client{
+	return &Client{Base: base, Key: key, dial: dial, http: &http.Client{
 		Transport:     t,
 		Timeout:       60 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -36,7 +43,7 @@ func NewClient(base, key string) *Client {
 }
 
 // As returns a client for the same listener with another credential, sharing the connections.
-func (c *Client) As(key string) *Client { return &Client{Base: c.Base, Key: key, http: c.http} }
+func (c *Client) As(key string) *Client { return &Client{Base: c.Base, Key: key, http: c.http, dial: c.dial} }
 
 // Close drops the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }

@@ -29,8 +29,8 @@ type Node struct {
 	// Host is what it listens on, and Port the first of its five ports.
 	Host string
 	Port int
-	// Netns names the network namespace that it lives in; "" means this process's own.
-	Netns   string
+	// Machine is where it lives; nil means with this process. Its API is then on the machine's own loopback.
+	Machine *Host
 	DataDir string
 	// Binary is what it is started with.
 	Binary  string
@@ -49,6 +49,27 @@ func NewCluster(tb testing.TB, binary string, starter *Starter, count int, args 
 	}
 	c.AwaitVoters(tb, min(count, 5))
 	return c
+}
+
+// NewClusterOn is NewCluster with one node on each machine of a network.
+func NewClusterOn(tb testing.TB, binary string, starter *Starter, n *Network, args ...string) *Cluster {
+	tb.Helper()
+	c := &Cluster{tb: tb, binary: binary, dir: tb.TempDir(), starter: starter}
+	for i, h := range n.Hosts {
+		c.AddNodeOn(tb, h, fmt.Sprintf("stk_n%d", i+1), args...)
+	}
+	c.AwaitVoters(tb, min(len(n.Hosts), 5))
+	return c
+}
+
+// AddNodeOn is AddNode on a machine.
+func (c *Cluster) AddNodeOn(tb testing.TB, h *Host, name string, args ...string) *Node {
+	tb.Helper()
+	n := &Node{Name: name, Host: h.Addr, Port: 8420, Machine: h, Binary: c.binary, args: args, c: c, DataDir: filepath.Join(c.dir, name)}
+	c.Nodes = append(c.Nodes, n)
+	n.Launch(tb)
+	n.AwaitReady(tb)
+	return n
 }
 
 // AddNode starts one more node of that name: the first one makes the cluster.
@@ -70,9 +91,10 @@ func (c *Cluster) AddNode(tb testing.TB, name string, args ...string) *Node {
 func (n *Node) Launch(tb testing.TB) {
 	tb.Helper()
 	addr := func(i int) string { return fmt.Sprintf("%s:%d", n.Host, n.Port+i) }
+	own := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", n.Port+i) }
 	argv := []string{
 		n.Binary, "node", "run", "--timing=fast", "--data-dir=" + n.DataDir, "--stack-id=" + n.Name,
-		"--api-listen=" + addr(0), "--federation-listen=" + addr(1), "--cluster-listen=" + addr(2), "--gossip-listen=" + addr(3), "--admin-listen=" + addr(4),
+		"--api-listen=" + own(0), "--federation-listen=" + addr(1), "--cluster-listen=" + addr(2), "--gossip-listen=" + addr(3), "--admin-listen=" + own(4),
 	}
 	argv = append(argv, n.args...)
 	if _, err := os.Stat(filepath.Join(n.DataDir, "trust", "node.crt")); err != nil {
@@ -86,8 +108,8 @@ func (n *Node) Launch(tb testing.TB) {
 			argv = append(argv, "--join="+strings.Join(doors, ","), "--join-token="+n.c.Token(tb))
 		}
 	}
-	if n.Netns != "" {
-		argv = append([]string{"ip", "netns", "exec", n.Netns}, argv...)
+	if n.Machine != nil {
+		argv = append([]string{"ip", "netns", "exec", n.Machine.Netns}, argv...)
 	}
 	n.process = n.c.starter.Launch(tb, n.c.dir, nil, argv)
 }
@@ -142,16 +164,26 @@ func (n *Node) Stop(tb testing.TB) int {
 // AwaitReady waits until the node takes requests.
 func (n *Node) AwaitReady(tb testing.TB) {
 	tb.Helper()
-	if err := AwaitReady(n.URL(), time.Minute); err != nil {
+	cl := n.Client("")
+	defer cl.Close()
+	if err := cl.AwaitReady(time.Minute); err != nil {
 		tb.Fatalf("%v\n%s", err, tail(n.Output(), 4000))
 	}
 }
 
+// Client returns a client of the node with this key.
+func (n *Node) Client(key string) *Client {
+	if n.Machine != nil {
+		return n.Machine.Client(n.URL(), key)
+	}
+	return NewClient(n.URL(), key)
+}
+
 // URL is the node's API.
-func (n *Node) URL() string { return fmt.Sprintf("http://%s:%d", n.Host, n.Port) }
+func (n *Node) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", n.Port) }
 
 // AdminURL is the node's admin listener.
-func (n *Node) AdminURL() string { return fmt.Sprintf("http://%s:%d", n.Host, n.Port+4) }
+func (n *Node) AdminURL() string { return fmt.Sprintf("http://127.0.0.1:%d", n.Port+4) }
 
 // ClusterAddr is where the other members dial it.
 func (n *Node) ClusterAddr() string { return fmt.Sprintf("%s:%d", n.Host, n.Port+2) }
@@ -182,7 +214,7 @@ func (c *Cluster) AdminKey(tb testing.TB) string {
 // Admin is a client of node i with the administrator's key.
 func (c *Cluster) Admin(tb testing.TB, i int) *Client {
 	tb.Helper()
-	return NewClient(c.Nodes[i].URL(), c.AdminKey(tb))
+	return c.Nodes[i].Client(c.AdminKey(tb))
 }
 
 // Token makes a join token through whichever node answers.
@@ -193,7 +225,7 @@ func (c *Cluster) Token(tb testing.TB) string {
 		if !n.Running() {
 			continue
 		}
-		cl := NewClient(n.URL(), c.AdminKey(tb))
+		cl := n.Client(c.AdminKey(tb))
 		a, err := cl.Try(context.Background(), "POST", "/v1/admin/cluster/join-tokens", map[string]any{"ttl_seconds": 600, "uses": 1})
 		cl.Close()
 		if last = a; err == nil && a.Status == 201 {
@@ -323,7 +355,7 @@ func (c *Cluster) running() int {
 func (c *Cluster) Clients(key string) []*Client {
 	var out []*Client
 	for _, n := range c.Nodes {
-		out = append(out, NewClient(n.URL(), key))
+		out = append(out, n.Client(key))
 	}
 	return out
 }
@@ -338,3 +370,12 @@ func (c *Cluster) EachRunning(do func(n *Node)) {
 	}
 	wg.Wait()
 }
+
+// Wait waits for the node's process to end by itself and returns its exit code.
+func (n *Node) Wait(tb testing.TB) int {
+	tb.Helper()
+	return n.process.Wait(tb, time.Minute)
+}
+
+// MoveTo gives a node that does not run another machine.
+func (n *Node) MoveTo(h *Host) { n.Machine, n.Host = h, h.Addr }

@@ -208,6 +208,11 @@ func (d *Deployment) CommandLine(tb testing.TB) (argv, env []string) {
 func AwaitReady(base string, d time.Duration) error {
 	c := NewClient(base, "")
 	defer c.Close()
+	return c.AwaitReady(d)
+}
+
+// AwaitReady waits until the client's listener says on /readyz that it takes requests, at most for d.
+func (c *Client) AwaitReady(d time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	var last string
@@ -218,7 +223,7 @@ func AwaitReady(base string, d time.Duration) error {
 	}) {
 		return nil
 	}
-	return fmt.Errorf("%s is not ready after %v: %s", base, d, last)
+	return fmt.Errorf("%s is not ready after %v: %s", c.Base, d, last)
 }
 
 // end kills what is left of the deployment, by the ids that it names itself and by the sessions that hold its directory.

@@ -102,7 +102,7 @@ func (p *Process) Wait(tb testing.TB, d time.Duration) int {
 	case <-p.done:
 		return p.Cmd.ProcessState.ExitCode()
 	case <-t.C:
-		tb.Fatalf("process %d still runs after %v; it printed:\n%s", p.Pid(), d, tail(p.Output(), 4000))
+		tb.Fatalf("process %d still runs after %v; it printed:\n%s", p.Pid(), d, tail(p.Output(), 8000))
 		return 0
 	}
 }

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -97,7 +98,7 @@ func (c *Client) TryFollow(runID, query string, headers ...string) (*Stream, err
 
 // TryStream sends a request and reads the head of the answer; the rest is read by Next.
 func (c *Client) TryStream(method, path, body string, headers ...string) (*Stream, error) {
-	conn, err := net.DialTimeout("tcp", c.Addr(), 5*time.Second)
+	conn, err := c.dial(context.Background(), "tcp", c.Addr())
 	if err != nil {
 		return nil, err
 	}
