@@ -43,7 +43,9 @@ func newClient(base, key string, dial dialFunc) *Client {
 }
 
 // As returns a client for the same listener with another credential, sharing the connections.
-func (c *Client) As(key string) *Client { return &Client{Base: c.Base, Key: key, http: c.http, dial: c.dial} }
+func (c *Client) As(key string) *Client {
+	return &Client{Base: c.Base, Key: key, http: c.http, dial: c.dial}
+}
 
 // Close drops the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
