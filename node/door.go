@@ -35,7 +35,7 @@ func (n *Node) door() (*api.Server, error) {
 
 // dependencies is what readiness depends on, each asked from memory: a look at /readyz must not load what it looks at.
 func (n *Node) dependencies(context.Context) map[string]error {
-	deps := map[string]error{"store": nil, "session": n.w.sessions.Err(), "node": nil}
+	deps := map[string]error{"store": nil, "session": n.w.sessions.Err(), "disk": n.w.store.Room(), "node": nil}
 	if n.w.store.Status().Leader == "" {
 		deps["store"] = fault.New(fault.Unavailable, "The cluster has no leader at the moment.").With("service", "quorum")
 	}

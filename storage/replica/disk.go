@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -154,11 +155,18 @@ type guarded struct {
 	name string
 }
 
+// failed tells of a failed call with the file's name, which the error of a bare system call leaves out.
+func (g *guarded) failed(call string, err error) {
+	if err != nil {
+		g.disk.failed(fmt.Errorf("%s %s: %w", call, g.name, err))
+	}
+}
+
 // Write implements vfs.File.
 func (g *guarded) Write(p []byte) (int, error) {
 	n, err := g.File.Write(p)
 	g.disk.wrote(n)
-	g.disk.failed(err)
+	g.failed("write", err)
 	return n, err
 }
 
@@ -166,28 +174,28 @@ func (g *guarded) Write(p []byte) (int, error) {
 func (g *guarded) WriteAt(p []byte, off int64) (int, error) {
 	n, err := g.File.WriteAt(p, off)
 	g.disk.wrote(n)
-	g.disk.failed(err)
+	g.failed("write", err)
 	return n, err
 }
 
 // Sync implements vfs.File.
 func (g *guarded) Sync() error {
 	err := g.File.Sync()
-	g.disk.failed(err)
+	g.failed("sync", err)
 	return err
 }
 
 // SyncData implements vfs.File.
 func (g *guarded) SyncData() error {
 	err := g.File.SyncData()
-	g.disk.failed(err)
+	g.failed("sync", err)
 	return err
 }
 
 // SyncTo implements vfs.File.
 func (g *guarded) SyncTo(n int64) (bool, error) {
 	full, err := g.File.SyncTo(n)
-	g.disk.failed(err)
+	g.failed("sync", err)
 	return full, err
 }
 

@@ -232,6 +232,14 @@ func (s *Store) perish(err error) {
 // Lead implements storage.Store.
 func (s *Store) Lead(duty func(context.Context)) { s.duties = append(s.duties, duty) }
 
+// Room returns nil while there is disk space for new work, else the error that new work is refused with.
+func (s *Store) Room() error {
+	if s.disk.low.Load() {
+		return errDisk()
+	}
+	return nil
+}
+
 // Status implements storage.Store.
 func (s *Store) Status() storage.Status {
 	m := s.at.Load()

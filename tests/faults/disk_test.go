@@ -16,78 +16,142 @@ import (
 	"github.com/nexixai/agentos/tests/harness"
 )
 
-// injected finds in strace's output when the first fault was injected.
-var injected = regexp.MustCompile(`(?m)^(?:\[?(?:pid )?\s*\d+\]?\s+)?(\d+\.\d+) .*\(INJECTED\)`)
+// injected finds in strace's output when the first fault was injected, and into what.
+var injected = regexp.MustCompile(`(?m)^(?:\[?(?:pid )?\s*\d+\]?\s+)?(\d+\.\d+) (\w+\(\d+<[^>]*>).*\(INJECTED\)`)
 
-// The n-th sync of a thread fails. The process ends, acknowledges nothing after, starts clean, and has all that it
-// acknowledged before.
+// syncFault is one sync that fails: the n-th of a thread, of all that the node syncs from its start on ("start"), or of
+// the files of its log or of its state from some moment under load on.
+type syncFault struct {
+	where string
+	n     int
+}
+
+func syncFaults() []syncFault {
+	if !full() {
+		return []syncFault{{"start", 4}, {"log", 2}, {"state", 1}}
+	}
+	var all []syncFault
+	for n := range 10 {
+		// The state is synced now and then, by whatever thread: its next sync it is, and the moment makes the difference.
+		all = append(all, syncFault{"start", n + 1}, syncFault{"log", n + 1}, syncFault{"state", 1})
+	}
+	return all
+}
+
+// A sync fails. The process ends, acknowledges nothing after, starts clean, and has all that it acknowledged before.
 func TestDisk_SyncFails(t *testing.T) {
 	t.Parallel()
 	harness.Needs(t, "strace")
+	chance := seeded(t)
 	d := harness.Up(t, suite.Binary(t))
 	tn := harness.NewTenant(t, d.Admin(t), quotas())
 	argv, env := d.CommandLine(t)
 	known := map[string]ended{}
-	d.Kill(t)
 	var starter harness.Starter
-	for _, n := range map[bool][]int{false: {1, 4, 9}, true: {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}}[full()] {
-		trace := filepath.Join(t.TempDir(), "trace")
-		p := starter.Launch(t, d.Dir, env, append([]string{
-			"strace", "-f", "-ttt", "-o", trace, "-e", "trace=fsync,fdatasync,sync_file_range", "-e", "signal=none",
-			"-e", fmt.Sprintf("inject=fsync,fdatasync:error=EIO:when=%d", n),
-		}, argv...))
+	for round, f := range syncFaults() {
 		ctx, cancel := context.WithCancel(context.Background())
-		l := &load{tenant: tn, texts: mixed, prefix: fmt.Sprintf("eio%d", n)}
+		l := &load{tenant: tn, texts: mixed, prefix: fmt.Sprintf("eio%d", round)}
+		trace := filepath.Join(t.TempDir(), "trace")
+		strace := []string{
+			"strace", "-f", "-y", "-ttt", "-o", trace, "-e", "trace=fsync,fdatasync,sync_file_range", "-e", "signal=none",
+			"-e", fmt.Sprintf("inject=fsync,fdatasync:error=EIO:when=%d", f.n),
+		}
+		moment := make(chan struct{})
+		threshold := 20 + chance.IntN(400)
+		l.onAck = func(n int) {
+			if n == threshold {
+				close(moment)
+			}
+		}
+		var p *harness.Process
+		pid := d.Pid()
+		if f.where == "start" {
+			d.Kill(t)
+			p = starter.Launch(t, d.Dir, env, append(strace, argv...))
+			pid = p.Pid()
+		}
 		over := make(chan struct{})
 		go func() {
 			defer close(over)
-			for ctx.Err() == nil { // the node may be starting still, or end before it has started
+			for ctx.Err() == nil && harness.Alive(pid) { // the node may be starting still, or end before it has started
 				l.run(ctx, t, 8)
-				select {
-				case <-p.Done():
-					return
-				default:
-				}
 			}
 		}()
-		code := p.Wait(t, bound)
-		cancel()
-		await(t, over, "the end of the load")
-		if code == 0 {
-			t.Errorf("n=%d: the process ended with exit code 0", n)
+		if f.where != "start" {
+			await(t, moment, "load")
+			p = starter.Launch(t, d.Dir, nil, append(append(strace, paths(d.Node().DataDir, f.where)...), "-p", strconv.Itoa(pid)))
 		}
-		text, err := os.ReadFile(trace)
-		if err != nil {
+		code := p.Wait(t, 2*bound) // strace ends with the node, and as the node did if it has started it
+		if f.where == "start" && code == 0 {
+			t.Error("the process ended with exit code 0")
+		}
+		if err := harness.AwaitExit(pid, bound); err != nil {
 			t.Fatal(err)
 		}
-		m := injected.FindStringSubmatch(string(text))
-		if m == nil {
-			t.Fatalf("n=%d: no fault was injected; the process ended with %d and printed:\n%s", n, code, p.Output())
+		cancel()
+		await(t, over, "the end of the load")
+		what, late := judge(t, trace, p, l)
+		t.Logf("%s, n=%d: %s failed, %d acknowledged before", f.where, f.n, what, l.acks-late)
+		if !strings.Contains(p.Output()+d.Log(), filepath.Base(what)) {
+			t.Errorf("the node ended and did not name %s:\n%s", what, p.Output())
 		}
-		at := seconds(t, m[1])
-		late := 0
-		for _, o := range l.ops {
-			if o.runID != "" && o.at.After(at.Add(250*time.Millisecond)) {
-				late++
-			}
-		}
-		if late > 0 {
-			t.Errorf("n=%d: %d creates were acknowledged after the disk had failed", n, late)
-		}
-		t.Logf("n=%d: %d acknowledged before the fault, process ended with %d", n, l.acks, code)
 		d.Up(t)
 		tn.Client = d.Client(tn.Key)
 		l.settle(t)
 		l.finish(t, known)
-		d.Kill(t)
 		if t.Failed() {
 			return
 		}
 	}
-	d.Up(t)
-	tn.Client = d.Client(tn.Key)
-	once(t, known)
-	checkSlots(t, tn, slotLimit)
+	must(t, once(known))
+	must(t, slots(tn, slotLimit))
+}
+
+// judge says what failed, and how many creates were acknowledged after it.
+func judge(t *testing.T, trace string, p *harness.Process, l *load) (what string, late int) {
+	t.Helper()
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := injected.FindStringSubmatch(string(text))
+	if m == nil {
+		t.Fatalf("no fault was injected; the process printed:\n%s", p.Output())
+	}
+	at := seconds(t, m[1])
+	for _, o := range l.ops {
+		if o.runID != "" && o.at.After(at.Add(250*time.Millisecond)) {
+			late++
+		}
+	}
+	if late > 0 {
+		t.Errorf("%d creates were acknowledged after the disk had failed", late)
+	}
+	call, path, _ := strings.Cut(m[2], "<")
+	name, _, _ := strings.Cut(call, "(")
+	return name + " of " + filepath.Base(filepath.Dir(path)) + "/" + strings.TrimSuffix(filepath.Base(path), ">"), late
+}
+
+// paths are strace's options for the files of an engine, present and to come.
+func paths(data, where string) []string {
+	dir := filepath.Join(data, "store", "log")
+	if where == "state" {
+		states, _ := filepath.Glob(filepath.Join(data, "store", "st", "state-*"))
+		dir = states[len(states)-1]
+	}
+	args, newest := []string{"-P", dir}, 0
+	present, _ := os.ReadDir(dir)
+	for _, e := range present {
+		if n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(e.Name(), "MANIFEST-"), filepath.Ext(e.Name()))); err == nil {
+			newest = max(newest, n)
+		}
+	}
+	for n := max(0, newest-100); n < newest+200; n++ {
+		for _, form := range []string{"%06d.log", "%06d.sst", "MANIFEST-%06d"} {
+			args = append(args, "-P", filepath.Join(dir, fmt.Sprintf(form, n)))
+		}
+	}
+	return args
 }
 
 func seconds(t *testing.T, s string) time.Time {
@@ -114,65 +178,72 @@ func TestDisk_Full(t *testing.T) {
 	d.Up(t)
 	tn := harness.NewTenant(t, d.Admin(t), quotas())
 	done, _ := tn.Complete(t, "before", nil)
-	run := done.Str("run.run_id")
-	waiting := tn.Create(t, "/wait 3s\n/call tool.echo {}\n/say done", nil)
+	known := map[string]ended{}
+	for round := range rounds(1, 3) {
+		l := &load{tenant: tn, texts: mixed, prefix: fmt.Sprintf("full%d", round)}
+		fullDisk(t, d, l, done.Str("run.run_id"))
+		l.settle(t)
+		l.finish(t, known)
+		d.Kill(t)
+		d.Up(t)
+		tn.Client = d.Client(tn.Key)
+		l.finish(t, known)
+	}
+	must(t, once(known))
+	must(t, slots(tn, slotLimit))
+}
+
+// fullDisk fills the disk under load, looks at what the node does meanwhile, and makes room again. run has ended before.
+func fullDisk(t *testing.T, d *harness.Deployment, l *load, run string) {
+	t.Helper()
+	tn := l.tenant
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	busy := make(chan struct{})
+	l.onAck = func(n int) {
+		if n == 50 {
+			close(busy)
+		}
+	}
+	go func() {
+		defer close(over)
+		l.run(ctx, t, 8)
+	}()
+	defer func() {
+		cancel()
+		<-over
+	}()
+	await(t, busy, "load")
 	ballast := filepath.Join(d.StateDir, "ballast")
 	fill(t, ballast)
-
-	var refusal harness.Answer
-	var acknowledged []string
-	if !harness.Poll(bound, 20*time.Millisecond, func() bool {
-		var err error
-		if refusal, err = tn.Try(t.Context(), "POST", "/v1/agents/"+tn.Agent+"/runs", harness.Body("full", nil)); err != nil {
-			t.Fatalf("the node is gone: %v; its log ends:\n%s", err, d.Log())
-		}
-		if refusal.Status == 201 {
-			acknowledged = append(acknowledged, refusal.Str("run.run_id"))
-		}
-		return refusal.Status != 201
-	}) {
-		t.Fatal("a full disk takes every write")
-	}
+	refusal := tn.Do(t, "POST", "/v1/agents/"+tn.Agent+"/runs", harness.Body("full", nil))
 	if err := refusal.CheckError(503, "dependency_unavailable"); err != nil {
 		t.Error(err)
 	}
 	if got := refusal.Str("error.details.service"); got != "disk" {
 		t.Errorf("details.service %q: %s", got, refusal.Body)
 	}
-	for range 20 { // reads go on
+	// Reads go on; in the long form for as long as it takes until whatever the node does now and then has come around.
+	for begun := time.Now(); time.Since(begun) < time.Duration(rounds(1, 40))*time.Second; {
 		tn.Want(t, 200, "GET", "/v1/runs/"+run, nil)
 		tn.Want(t, 200, "GET", "/v1/runs", nil)
 		tn.Journal(t, run)
-	}
-	if !harness.Alive(d.Pid()) {
-		t.Fatalf("the node died; its log ends:\n%s", d.Log())
+		a := tn.Do(t, "GET", "/readyz", nil)
+		if says := a.Str("dependencies.disk"); a.Status != 503 || says == "ok" {
+			t.Errorf("readyz on a full disk: %d %s", a.Status, a.Body)
+		}
+		pause(50 * time.Millisecond)
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	var again harness.Answer
-	if !harness.Poll(bound, 50*time.Millisecond, func() bool {
-		again = tn.Do(t, "POST", "/v1/agents/"+tn.Agent+"/runs", harness.Body("after", nil))
-		return again.Status == 201
-	}) {
-		t.Fatalf("no write is taken after there is room again: %d %s", again.Status, again.Body)
-	}
-	for _, id := range append(acknowledged, waiting, run, again.Str("run.run_id")) {
-		if _, err := end(tn, id); err != nil {
-			t.Errorf("run %s: %v", id, err)
-		}
-	}
-	d.Kill(t)
-	d.Up(t)
-	tn.Client = d.Client(tn.Key)
-	for _, id := range append(acknowledged, waiting, run) {
-		if _, err := end(tn, id); err != nil {
-			t.Errorf("run %s after a restart: %v", id, err)
-		}
+	before := l.acknowledged()
+	if !harness.Poll(bound, 50*time.Millisecond, func() bool { return tn.Do(t, "GET", "/readyz", nil).Status == 200 && l.acknowledged() > before }) {
+		t.Fatalf("no work is taken after there is room again; the node's log ends:\n%s", d.Log())
 	}
 }
 
-// fill writes to path until its file system is full.
+// fill writes to path until its file system is full, about as fast as a fast disk takes it.
 func fill(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -182,12 +253,18 @@ func fill(t *testing.T, path string) {
 	defer f.Close()
 	for block := make([]byte, 1<<20); ; {
 		if _, err := f.Write(block); err != nil {
-			if pathErr := err; !strings.Contains(pathErr.Error(), syscall.ENOSPC.Error()) {
+			if !errors.Is(err, syscall.ENOSPC) {
 				t.Fatal(err)
 			}
 			return
 		}
+		pause(time.Millisecond)
 	}
+}
+
+func pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
 }
 
 // files returns the files of the store below dir, biggest first within their kind, by what their name says they are.

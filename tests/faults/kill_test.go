@@ -59,14 +59,17 @@ func TestKill_Loop(t *testing.T) {
 			l.run(ctx, t, 16)
 		}()
 		await(t, busy, "load")
-		grace := time.NewTimer(time.Duration(chance.IntN(30_000)) * time.Microsecond)
-		<-grace.C
+		pause(time.Duration(chance.IntN(30_000)) * time.Microsecond)
 		d.Kill(t)
 		await(t, over, "the end of the load")
 		cancel()
+		again := chance.IntN(3)
+		for range again {
+			killStart(t, d, time.Duration(chance.IntN(400))*time.Millisecond)
+		}
 		begun := time.Now()
 		d.Up(t)
-		t.Logf("round %d: killed after %d acknowledged creates; up again in %v", round, l.acks, time.Since(begun).Round(time.Millisecond))
+		t.Logf("round %d: killed after %d acknowledged creates, and %d times in its start; up again in %v", round, l.acks, again, time.Since(begun).Round(time.Millisecond))
 		tn.Client = d.Client(tn.Key)
 		l.settle(t)
 		l.finish(t, known)
@@ -75,43 +78,33 @@ func TestKill_Loop(t *testing.T) {
 			return
 		}
 	}
-	once(t, known)
-	checkSlots(t, tn, slotLimit)
+	must(t, once(known))
+	must(t, slots(tn, slotLimit))
 	var tokens int64
 	for _, e := range known {
 		tokens += e.tokens
 	}
-	checkBudget(t, tn, tokens+slotTokens(t, tn))
+	must(t, budget(tn, tokens+slotTokens(t, tn)))
 	if out := d.CLI(t, "audit", "verify"); out.Code != 0 {
 		t.Errorf("audit verify: exit code %d\n%s\n%s", out.Code, out.Stdout, out.Stderr)
 	}
 	t.Logf("%d creates, %d runs, each ended once", total, len(known))
 }
 
-// once checks that no effect was completed twice, over all runs.
-func once(t *testing.T, known map[string]ended) {
+// killStart has `up` start the node, and kills both after a while, wherever they are by then.
+func killStart(t *testing.T, d *harness.Deployment, after time.Duration) {
 	t.Helper()
-	seen := map[string]string{}
-	for id, e := range known {
-		for _, call := range e.calls {
-			if other, ok := seen[call]; ok {
-				t.Errorf("effect %s was completed in %s and in %s", call, other, id)
-			}
-			seen[call] = id
+	var starter harness.Starter
+	p := starter.Launch(t, d.Dir, d.Env, d.Argv("up", "--output", "json"))
+	pause(after)
+	p.Signal(t, syscall.SIGKILL)
+	p.Wait(t, bound)
+	for _, pid := range harness.Holders(d.StateDir) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+			err = harness.AwaitExit(pid, bound)
+			must(t, err)
 		}
 	}
-}
-
-// slotTokens is what the canceled runs of checkSlots have spent; they are the newest.
-func slotTokens(t *testing.T, tn *harness.Tenant) int64 {
-	t.Helper()
-	a := tn.Want(t, 200, "GET", fmt.Sprintf("/v1/runs?status=canceled&limit=%d", 500), nil)
-	runs, _ := a.At("runs").([]any)
-	var tokens int64
-	for i := range runs {
-		tokens += a.Int(fmt.Sprintf("runs.%d.usage.total_tokens", i))
-	}
-	return tokens
 }
 
 func await(t *testing.T, c <-chan struct{}, what string) {
@@ -150,8 +143,8 @@ func TestStop_Freeze(t *testing.T) {
 	l.settle(t)
 	known := map[string]ended{}
 	l.finish(t, known)
-	once(t, known)
-	checkSlots(t, tn, slotLimit)
+	must(t, once(known))
+	must(t, slots(tn, slotLimit))
 }
 
 // freeze stops a process for d and lets it go on.
@@ -160,8 +153,7 @@ func freeze(t *testing.T, pid int, d time.Duration) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.NewTimer(d)
-	<-timer.C
+	pause(d)
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -60,31 +61,31 @@ func (c *counter) serve(t *testing.T) {
 	t.Cleanup(func() { _ = server.Close() })
 }
 
-// check compares what arrived with what the journals say was done.
-func (c *counter) check(t *testing.T, done map[string][]string) {
-	t.Helper()
+// check compares what arrived with what the journals say was done. It returns how many calls were repeats of one that may
+// be repeated.
+func (c *counter) check(done map[string][]string) (repeated int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	repeated := 0
+	var errs []error
 	for call, n := range c.calls {
 		switch {
 		case strings.HasPrefix(call, "/again "):
 			repeated += n - 1
 		case n > 1:
-			t.Errorf("%q was called %d times", call, n)
+			errs = append(errs, fmt.Errorf("%w: %q was called %d times", errWrong, call, n))
 		}
 	}
 	for tool, ids := range done {
 		for _, id := range ids {
 			if c.calls["/"+tool+" "+id] == 0 {
-				t.Errorf("effect %s of tool.%s is journaled as done, and no call arrived", id, tool)
+				errs = append(errs, fmt.Errorf("%w: effect %s of tool.%s is journaled as done, and no call arrived", errWrong, id, tool))
 			}
 		}
 	}
 	if len(c.calls) == 0 || len(done["once"]) == 0 || len(done["again"]) == 0 {
-		t.Error("no call arrived at all: this test counts nothing")
+		errs = append(errs, errors.New("no call arrived at all: this test counts nothing"))
 	}
-	t.Logf("%d different calls, %d repeats of the one that may be repeated", len(c.calls), repeated)
+	return repeated, errors.Join(errs...)
 }
 
 // A call to a tool that must not be repeated is sent at most once, however the node dies around it; when the outcome is
@@ -154,6 +155,8 @@ func TestKill_CallsOnce(t *testing.T) {
 			return
 		}
 	}
-	c.check(t, done)
-	checkSlots(t, tn, slotLimit)
+	repeated, err := c.check(done)
+	must(t, err)
+	t.Logf("%d different calls, %d repeats of the one that may be repeated", len(c.calls), repeated)
+	must(t, slots(tn, slotLimit))
 }

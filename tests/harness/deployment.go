@@ -115,11 +115,15 @@ func (d *Deployment) read() error {
 	return nil
 }
 
+// Argv is the command line of the binary with args and this deployment's state directory.
+func (d *Deployment) Argv(args ...string) []string {
+	return append(append([]string{d.Binary}, args...), "--state-dir", d.StateDir)
+}
+
 // CLI runs the binary with args and this deployment's state directory.
 func (d *Deployment) CLI(tb testing.TB, args ...string) Outcome {
 	tb.Helper()
-	argv := append([]string{d.Binary}, args...)
-	return Command(tb, UpBound, d.Dir, d.Env, append(argv, "--state-dir", d.StateDir)...)
+	return Command(tb, UpBound, d.Dir, d.Env, d.Argv(args...)...)
 }
 
 // Node returns the node.
