@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"syscall"
+
+	"go.uber.org/zap"
 )
 
 // certificate is the API's, replaceable while it is served.
@@ -61,7 +63,10 @@ func (n *Node) serve(name string, s *http.Server, l net.Listener) {
 	}()
 	n.down.push(name, func(ctx context.Context) error {
 		err := s.Shutdown(ctx)
-		if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) { // there are always clients that don't let go
+			n.log.Info("requests were cut off", zap.String("door", name))
+			err = s.Close()
+		} else if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 		<-done

@@ -344,7 +344,7 @@ var table = []Setting{
 		Doc: "How long the cluster waits for a silent node before its runs go on elsewhere. Left out, 10s, and 3s with timing fast.",
 	},
 	{
-		Name: "drain-timeout", Default: "30s", Group: groupLimits, field: func(o *Options) any { return &o.DrainTimeout },
+		Name: "drain-timeout", Default: "25s", Group: groupLimits, field: func(o *Options) any { return &o.DrainTimeout },
 		Doc: "How long a stopping node gives its requests, streams and steps.",
 	},
 	{

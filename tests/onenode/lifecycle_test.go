@@ -3,6 +3,8 @@ package onenode_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"sync"
 	"syscall"
@@ -125,5 +127,53 @@ func TestStop_ReadinessFirst(t *testing.T) {
 	}
 	if _, err := viewer.Rest(time.Second); err != nil || viewer.End() == harness.Whole {
 		t.Errorf("a live run's stream ended %s, as if the run had: %v", viewer.End(), err)
+	}
+}
+
+// Clients that don't let go (one sends half a head, one half a body, one reads nothing of a stream that is full) don't hold
+// up the stop.
+func TestStop_RudeClients(t *testing.T) {
+	t.Parallel()
+	d := harness.Up(t, suite.Binary(t))
+	tn := harness.NewTenant(t, d.Admin(t), nil)
+	id := tn.Create(t, strings.Repeat("/call tool.echo {\"a\":\""+strings.Repeat("x", 8_000)+"\"}\n", 25)+"/wait 10m", nil)
+	deaf := tn.Follow(t, id, "")
+	for range 25 { // the journal by now overflows what lies between a node and a client that doesn't read
+		more := tn.Follow(t, id, "")
+		defer more.Close()
+	}
+	head := "POST /v1/agents/" + tn.Agent + "/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + tn.Key + "\r\nContent-Type: application/json\r\n"
+	for text, answer := range map[string]string{
+		head: "",
+		head + "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n{\"input\":": "HTTP/1.1 100 Continue\r\n\r\n", // its body is being read
+	} {
+		conn, err := net.Dial("tcp", tn.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(answer))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != answer {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	if _, err := deaf.Next(soon); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := syscall.Kill(d.Pid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := harness.AwaitExit(d.Pid(), 60*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > 30*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	if !strings.Contains(d.Log(), "requests were cut off") {
+		t.Errorf("no client held on: this test tests nothing; the node stopped after %v", time.Since(begun))
 	}
 }
