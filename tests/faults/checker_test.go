@@ -38,14 +38,13 @@ const (
 type liar struct {
 	lie lie
 
-	mu      sync.Mutex
-	fault   bool
-	keys    map[string]string // idempotency key → run
-	runs    map[string]string // run → what it was asked
-	ended   map[string]bool
-	memory  map[string]string
-	slots   int
-	effects int
+	mu     sync.Mutex
+	fault  bool
+	keys   map[string]string // idempotency key → run
+	runs   map[string]string // run → what it was asked
+	ended  map[string]bool
+	memory map[string]string
+	slots  int
 }
 
 func newLiar(t *testing.T, l lie) (*liar, *harness.Tenant) {
