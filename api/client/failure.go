@@ -20,6 +20,9 @@ type (
 	Code  = fault.Code
 )
 
+// Is reports whether err is a refusal with this code, such as "not_found".
+func Is(err error, code Code) bool { return fault.Is(err, code) }
+
 // maxFailure bounds what is read of an answer that refuses, in bytes.
 const maxFailure = 1 << 20
 

@@ -77,8 +77,12 @@ Standard output carries data, as a table or, with ` + "`--output json`" + `, as 
 ` + "`agentos: error: …`" + ` and a hint at what to do next. ` + "`agentos completion bash|zsh|fish|powershell`" + ` prints completions.
 
 A command that speaks to a node finds it, and a key that may do what it asks, in the ` + "`access.json`" + ` that ` + "`agentos up`" + ` left in
-the state directory. ` + "`--api-url`" + ` and ` + "`--key-file`" + ` name any other node and key. Keys are read from files only, so that
-they show up neither in a process list nor in a shell's history.
+the state directory. ` + "`--api-url`" + `, ` + "`--key-file`" + ` and ` + "`--ca-file`" + ` name any other node, key and CA; what no flag says, the
+environment says (AGENTOS_API_URL, AGENTOS_KEY_FILE, AGENTOS_CA_FILE), then the file ` + "`.agentos.env`" + ` beside the state directory.
+Keys are read from files only, so that they show up neither in a process list nor in a shell's history.
+
+A request that may be repeated is tried again when the node is away or busy for a moment, as it asks to (Retry-After); a run
+is created under a key, so that trying again makes no second one.
 
 ## Exit codes
 

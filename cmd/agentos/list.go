@@ -11,13 +11,15 @@ import (
 
 // page are the flags of a command that lists.
 type page struct {
-	limit int
-	all   bool
+	limit  int
+	all    bool
+	cursor string
 }
 
 func (p *page) flags(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&p.limit, "limit", client.DefaultLimit, "how many to show, 1 to 500")
 	cmd.Flags().BoolVar(&p.all, "all", false, "show all, page by page")
+	cmd.Flags().StringVar(&p.cursor, "cursor", "", "go on where an earlier list of the same kind ended, as its next_cursor says")
 }
 
 // listing is a command that lists.
@@ -64,6 +66,9 @@ func (l listing[T]) ask(ctx context.Context, a *app, p page) (items []item[T], n
 	if p.limit < 1 || p.limit > client.MaxLimit {
 		return nil, "", usage("--limit is %d, which is not between 1 and %d", p.limit, client.MaxLimit)
 	}
+	if p.all && p.cursor != "" {
+		return nil, "", usage("--all begins at the beginning, and --cursor does not; give one of them")
+	}
 	c, err := a.dial(l.role)
 	if err != nil {
 		return nil, "", err
@@ -93,7 +98,7 @@ func collect[T any](ctx context.Context, l *client.List[T], p page) (items []ite
 		}
 		return items, "", nil
 	}
-	page, err := l.Page(ctx, "", p.limit)
+	page, err := l.Page(ctx, p.cursor, p.limit)
 	if err != nil {
 		return nil, "", err
 	}

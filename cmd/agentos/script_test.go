@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -176,11 +177,19 @@ func end(dir string) {
 	})
 }
 
+// given are the ports that a test of this process has: they are free until its node starts.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
 // freePorts returns the first of n free ports in a row, below the range that the kernel takes ports for connections from.
 func freePorts(n int) (int, error) {
+	given.Lock()
+	defer given.Unlock()
 	for range 200 {
 		first := 11000 + rand.IntN(2000)*10
-		free := true
+		free := !given.ports[first] && !given.ports[first+10]
 		for i := 0; i < n && free; i++ {
 			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(first+i)))
 			if free = err == nil; free {
@@ -188,6 +197,10 @@ func freePorts(n int) (int, error) {
 			}
 		}
 		if free {
+			if given.ports == nil {
+				given.ports = map[int]bool{}
+			}
+			given.ports[first], given.ports[first+10] = true, true
 			return first, nil
 		}
 	}
