@@ -19,6 +19,8 @@ import (
 	"github.com/nexixai/agentos/api"
 	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/model"
+	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/storage/mem"
 	"github.com/nexixai/agentos/tenancy"
 )
@@ -104,6 +106,15 @@ func (r refusing) Authenticate(context.Context, string, tenancy.Source) (*tenanc
 	return nil, r.err
 }
 
+// doorOf is a door that refuses everybody with err, so that nobody gets to the rooms behind it.
+func doorOf(store storage.Store, err error) api.Options {
+	return api.Options{
+		Store: store, Tenants: refusing{err: err}, Runs: struct{ api.Runs }{}, Events: struct{ api.Events }{}, Catalog: struct{ api.Catalog }{},
+		Memory: struct{ api.Memory }{}, Models: (*model.Gateway)(nil), Rulesets: struct{ api.Rulesets }{}, Prices: struct{ api.Prices }{},
+		Cluster: struct{ api.Cluster }{}, OpenAI: struct{ api.OpenAI }{},
+	}
+}
+
 // TestClient_errors: what the real door tells comes out as the error that went in.
 func TestClient_errors(t *testing.T) {
 	store := mem.New(mem.Options{})
@@ -114,7 +125,7 @@ func TestClient_errors(t *testing.T) {
 		fault.Timeout, fault.LoopDetected,
 	} {
 		told := fault.New(code, "Say %q once.", "please").With("field", "a.b").With("limit", 9007199254740993).With("candidates", []string{"x"}).After(1500 * time.Millisecond)
-		door, err := api.New(api.Options{Store: store, Tenants: refusing{err: fmt.Errorf("deep within: %w", told)}})
+		door, err := api.New(doorOf(store, fmt.Errorf("deep within: %w", told)))
 		if err != nil {
 			t.Fatal(err)
 		}
