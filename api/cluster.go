@@ -14,9 +14,9 @@ import (
 // Cluster is who belongs to this node's cluster.
 type Cluster interface {
 	Describe(ctx context.Context) *cluster.Description
-	CreateToken(ctx context.Context, by tenancy.Actor, ttl time.Duration, uses int) (*cluster.Token, uint64, error)
-	Transfer(ctx context.Context, by tenancy.Actor, to string) (uint64, error)
-	SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (*registry.Member, uint64, error)
+	CreateToken(ctx context.Context, by tenancy.Actor, ttl time.Duration, uses int) (*cluster.Token, bool, uint64, error)
+	Transfer(ctx context.Context, by tenancy.Actor, to string) (bool, uint64, error)
+	SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (*registry.Member, bool, uint64, error)
 }
 
 var _ Cluster = (*cluster.Membership)(nil)
@@ -40,12 +40,12 @@ func (c *call) createJoinToken() error {
 	if in.TTLSeconds < 0 || in.TTLSeconds > int64(365*24*time.Hour/time.Second) {
 		return fault.Invalid("ttl_seconds", "ttl_seconds is a number of seconds, at most 30 days of them.")
 	}
-	tok, index, err := c.s.o.Cluster.CreateToken(c.ctx(), c.actor(), time.Duration(in.TTLSeconds)*time.Second, in.Uses)
+	tok, replayed, index, err := c.s.o.Cluster.CreateToken(c.ctx(), c.actor(), time.Duration(in.TTLSeconds)*time.Second, in.Uses)
 	if err != nil {
 		return err
 	}
 	c.index = index
-	return c.reply(http.StatusCreated, member{"join_token", tok})
+	return c.reply(c.posted(replayed), member{"join_token", tok})
 }
 
 // transferLeader asks the leader to hand the office on.
@@ -58,11 +58,13 @@ func (c *call) transferLeader() error {
 			return err
 		}
 	}
-	index, err := c.s.o.Cluster.Transfer(c.ctx(), c.actor(), in.StackID)
+	replayed, index, err := c.s.o.Cluster.Transfer(c.ctx(), c.actor(), in.StackID)
 	if err != nil {
 		return err
 	}
-	c.index = index
+	if c.index = index; replayed {
+		c.posted(true)
+	}
 	return c.cluster()
 }
 
@@ -73,11 +75,13 @@ func setMember(state registry.MemberState) func(*call) error {
 		if err != nil {
 			return err
 		}
-		m, index, err := c.s.o.Cluster.SetState(c.ctx(), c.actor(), stackID, state)
+		m, replayed, index, err := c.s.o.Cluster.SetState(c.ctx(), c.actor(), stackID, state)
 		if err != nil {
 			return err
 		}
-		c.index = index
+		if c.index = index; replayed {
+			c.posted(true)
+		}
 		if state == registry.Removed {
 			return c.noContent()
 		}

@@ -377,10 +377,10 @@ func TestDoor_Panic(t *testing.T) {
 // broken fails in both ways there are.
 type broken struct{ nobody }
 
-func (broken) Transfer(context.Context, tenancy.Actor, string) (uint64, error) {
-	return 0, errors.New("the secret reason")
+func (broken) Transfer(context.Context, tenancy.Actor, string) (bool, uint64, error) {
+	return false, 0, errors.New("the secret reason")
 }
 
-func (broken) CreateToken(context.Context, tenancy.Actor, time.Duration, int) (*cluster.Token, uint64, error) {
+func (broken) CreateToken(context.Context, tenancy.Actor, time.Duration, int) (*cluster.Token, bool, uint64, error) {
 	panic("the secret reason")
 }

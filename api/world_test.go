@@ -86,14 +86,16 @@ func (nobody) Describe(context.Context) *cluster.Description {
 	return &cluster.Description{ClusterID: "clu_a"}
 }
 
-func (nobody) CreateToken(context.Context, tenancy.Actor, time.Duration, int) (*cluster.Token, uint64, error) {
-	return &cluster.Token{ID: "tok_a"}, 1, nil
+func (nobody) CreateToken(context.Context, tenancy.Actor, time.Duration, int) (*cluster.Token, bool, uint64, error) {
+	return &cluster.Token{ID: "tok_a"}, false, 1, nil
 }
 
-func (nobody) Transfer(context.Context, tenancy.Actor, string) (uint64, error) { return 1, nil }
+func (nobody) Transfer(context.Context, tenancy.Actor, string) (bool, uint64, error) {
+	return false, 1, nil
+}
 
-func (nobody) SetState(context.Context, tenancy.Actor, string, registry.MemberState) (*registry.Member, uint64, error) {
-	return &registry.Member{}, 1, nil
+func (nobody) SetState(context.Context, tenancy.Actor, string, registry.MemberState) (*registry.Member, bool, uint64, error) {
+	return &registry.Member{}, false, 1, nil
 }
 
 // noFetch refuses to leave the house.

@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -286,7 +288,7 @@ func (m *Membership) Renew(ctx context.Context, pub *ecdsa.PublicKey, hosts []st
 // Token is a join token as it is shown once.
 type Token struct {
 	ID        string    `json:"token_id"`
-	Token     string    `json:"token"`
+	Token     string    `json:"token,omitempty"` // absent in a replay
 	ExpiresAt time.Time `json:"expires_at"`
 	Uses      int       `json:"uses"`
 	// CAFingerprint is what the token pins: the SHA-256 of the CA's certificate.
@@ -301,56 +303,73 @@ const (
 	maxTokenTTL     = 30 * 24 * time.Hour
 )
 
-// CreateToken makes a join token. Zero ttl and uses mean an hour and one node.
-func (m *Membership) CreateToken(ctx context.Context, by tenancy.Actor, ttl time.Duration, uses int) (*Token, uint64, error) {
+// CreateToken makes a join token. Zero ttl and uses mean an hour and one node. A replay of a request with an idempotency key
+// gives the token that was made, without what lets a node in.
+func (m *Membership) CreateToken(ctx context.Context, by tenancy.Actor, ttl time.Duration, uses int) (t *Token, replayed bool, index uint64, err error) {
 	if ttl == 0 {
 		ttl = DefaultTokenTTL
 	}
 	if ttl < time.Second || ttl > maxTokenTTL {
-		return nil, 0, fault.Invalid("ttl_seconds", "A join token lives from a second to 30 days.")
+		return nil, false, 0, fault.Invalid("ttl_seconds", "A join token lives from a second to 30 days.")
 	}
 	uses = max(uses, 1)
 	c := m.o.Roster.Cluster()
 	if c.ID == "" {
-		return nil, 0, fault.New(fault.Unavailable, "This node does not hold the cluster's record yet; ask again in a moment.").With("service", "cluster").After(time.Second)
+		return nil, false, 0, fault.New(fault.Unavailable, "This node does not hold the cluster's record yet; ask again in a moment.").With("service", "cluster").After(time.Second)
 	}
 	ca, err := trust.ParseCertificate(c.CA)
 	if err != nil {
-		return nil, 0, err
+		return nil, false, 0, err
 	}
 	tok := trust.NewJoinToken(trust.Fingerprint(ca))
 	kept := registry.JoinToken{ID: tok.ID, Hash: tok.Hash(), ExpiresAt: time.Now().UTC().Add(ttl).Truncate(time.Second), UsesLeft: uses, By: actor(by)}
-	_, index, err := m.o.Commands.PutToken.Do(ctx, m.o.Store, "", kept)
+	done, index, err := m.o.Commands.PutToken.Do(ctx, m.o.Store, "", registry.NewToken{JoinToken: kept, Asked: asked(by, ttl, uses)})
 	if err != nil {
-		return nil, 0, err
+		return nil, false, 0, err
 	}
-	out := &Token{ID: tok.ID, Token: tok.Encode(), ExpiresAt: kept.ExpiresAt, Uses: uses, CAFingerprint: tok.CA}
+	out := &Token{ID: done.ID, ExpiresAt: done.ExpiresAt, Uses: uses, CAFingerprint: tok.CA}
+	if replayed = done.ID != tok.ID; !replayed {
+		out.Token = tok.Encode()
+	}
 	for _, other := range m.o.Roster.Members() {
 		if other.State == registry.Active {
 			out.Addresses = append(out.Addresses, other.ClusterAddr)
 		}
 	}
-	return out, index, nil
+	return out, replayed, index, nil
 }
 
 func actor(by tenancy.Actor) registry.By {
 	return registry.By{Principal: by.Auth.Principal.ID, CorrelationID: by.CorrelationID}
 }
 
+// asked is the request behind a change, as far as it's to be done once. what is all that the request says.
+func asked(by tenancy.Actor, what ...any) registry.Asked {
+	if by.Idem == nil {
+		return registry.Asked{}
+	}
+	sum := sha256.Sum256(fmt.Append(nil, what...))
+	return registry.Asked{TenantID: by.Auth.TenantID, Idem: &tenancy.Idempotency{
+		Principal: by.Auth.Principal.ID, Operation: by.Idem.Operation, Key: by.Idem.Key, RequestHash: hex.EncodeToString(sum[:]),
+	}}
+}
+
 // Transfer asks the leader to hand the office to a member, or to whoever is furthest along when to is "".
-func (m *Membership) Transfer(ctx context.Context, by tenancy.Actor, to string) (uint64, error) {
-	_, index, err := m.o.Commands.Wish.Do(ctx, m.o.Store, "", registry.Wish{ID: id.New(id.Command), To: to, By: actor(by)})
-	return index, err
+func (m *Membership) Transfer(ctx context.Context, by tenancy.Actor, to string) (replayed bool, index uint64, err error) {
+	wish := registry.Wish{ID: id.New(id.Command), To: to, By: actor(by), Asked: asked(by, to)}
+	done, index, err := m.o.Commands.Wish.Do(ctx, m.o.Store, "", wish)
+	return err == nil && done.ID != wish.ID, index, err
 }
 
 // SetState drains a member, takes it back, or removes it for good.
-func (m *Membership) SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (*registry.Member, uint64, error) {
+func (m *Membership) SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (row *registry.Member, replayed bool, index uint64, err error) {
 	if state == registry.Removed {
 		others := slices.ContainsFunc(m.o.Roster.Members(), func(o registry.Member) bool { return o.StackID != stackID && o.State == registry.Active })
 		if !others {
-			return nil, 0, fault.New(fault.Conflict, "Node %s is the last active member; to be rid of the cluster, stop it and remove its data directory.", stackID)
+			return nil, false, 0, fault.New(fault.Conflict, "Node %s is the last active member; to be rid of the cluster, stop it and remove its data directory.", stackID)
 		}
 	}
-	row, index, err := m.o.Commands.SetState.Do(ctx, m.o.Store, "", registry.StateChange{StackID: stackID, State: state, By: actor(by)})
-	return &row, index, err
+	change := registry.StateChange{ID: id.New(id.Command), StackID: stackID, State: state, By: actor(by), Asked: asked(by, stackID, state)}
+	done, index, err := m.o.Commands.SetState.Do(ctx, m.o.Store, "", change)
+	return &done.Member, err == nil && done.ID != change.ID, index, err
 }

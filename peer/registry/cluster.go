@@ -17,6 +17,18 @@ type By struct {
 	CorrelationID string `json:"correlation_id"`
 }
 
+// Asked is what a change carries of the request behind it, so that the same request changes it once.
+type Asked struct {
+	TenantID string               `json:"tenant_id,omitempty"` // the asker's, which the key belongs to
+	Idem     *tenancy.Idempotency `json:"idem,omitempty"`      // nil: the request had no key
+}
+
+// once does a change that has an id at most once for each key, and returns the id of the change that was done.
+func (a Asked) once(tx storage.Tx, changeID string, do func() error) (doneID string, err error) {
+	doneID, _, err = tenancy.Once(tx, a.TenantID, a.Idem, func() (string, error) { return changeID, do() })
+	return doneID, err
+}
+
 // audit appends what was done to the platform's chain.
 func (by By) audit(tx storage.Tx, action, resource string, details map[string]any) error {
 	_, err := tenancy.AppendAudit(tx, tenancy.AuditRecord{
@@ -115,8 +127,8 @@ type Commands struct {
 	Found       storage.Call[Member, Member]
 	Join        storage.Call[Join, Cluster]
 	Update      storage.Call[Member, Member]
-	SetState    storage.Call[StateChange, Member]
-	PutToken    storage.Call[JoinToken, JoinToken]
+	SetState    storage.Call[StateChange, Changed]
+	PutToken    storage.Call[NewToken, JoinToken]
 	DeleteToken storage.Call[string, bool]
 	Wish        storage.Call[Wish, Wish]
 }
@@ -125,15 +137,31 @@ type Commands struct {
 type Wish struct {
 	ID string `json:"id"`
 	// To is the stack id of the wished-for leader; "" leaves the choice to the log.
-	To string `json:"to"`
-	By By     `json:"by"`
+	To    string `json:"to"`
+	By    By     `json:"by"`
+	Asked Asked  `json:"asked"`
+}
+
+// NewToken is a token to be kept.
+type NewToken struct {
+	JoinToken
+	Asked Asked `json:"asked"`
 }
 
 // StateChange drains or removes a member.
 type StateChange struct {
+	ID      string      `json:"id"`
 	StackID string      `json:"stack_id"`
 	State   MemberState `json:"state"`
 	By      By          `json:"by"`
+	Asked   Asked       `json:"asked"`
+}
+
+// Changed is the answer to a StateChange: the member as it is now, and the change that was done, which is another one than
+// was asked for when the same request had been done before.
+type Changed struct {
+	ID     string `json:"id"`
+	Member Member `json:"member"`
 }
 
 // Define adds the room's commands to reg.
@@ -253,42 +281,58 @@ func update(tx storage.Tx, m Member) (Member, error) {
 	return m, put(tx, memberKeys+m.StackID, m)
 }
 
-func setState(tx storage.Tx, c StateChange) (Member, error) {
+func setState(tx storage.Tx, c StateChange) (done Changed, err error) {
+	done.ID, err = c.Asked.once(tx, c.ID, func() error { return c.do(tx) })
+	if err == nil {
+		done.Member, err = GetMember(tx, c.StackID)
+	}
+	return done, err
+}
+
+func (c *StateChange) do(tx storage.Tx) error {
 	m, err := GetMember(tx, c.StackID)
 	if err != nil {
-		return Member{}, err
+		return err
 	}
 	switch c.State {
 	case Active, Draining:
 		if m.State == Removed {
-			return Member{}, fault.New(fault.Conflict, "Node %s was removed; it can only join anew, with a token.", c.StackID)
+			return fault.New(fault.Conflict, "Node %s was removed; it can only join anew, with a token.", c.StackID)
 		}
 	case Removed:
 	default:
-		return Member{}, fault.Invalid("state", "A member is active, draining or removed.")
+		return fault.Invalid("state", "A member is active, draining or removed.")
 	}
 	if m.State == c.State {
-		return m, nil
+		return nil
 	}
 	m.State, m.UpdatedAt = c.State, tx.Now()
 	if err := put(tx, memberKeys+m.StackID, m); err != nil {
-		return Member{}, err
+		return err
 	}
-	return m, c.By.audit(tx, "cluster.member."+string(c.State), "member/"+m.StackID, nil)
+	return c.By.audit(tx, "cluster.member."+string(c.State), "member/"+m.StackID, nil)
 }
 
-func putToken(tx storage.Tx, t JoinToken) (JoinToken, error) {
+func putToken(tx storage.Tx, n NewToken) (done JoinToken, err error) {
+	done.ID, err = n.Asked.once(tx, n.ID, func() error { return n.JoinToken.put(tx) })
+	if err == nil {
+		_, err = get(tx, tokenKeys+done.ID, &done)
+	}
+	return done, err
+}
+
+func (t JoinToken) put(tx storage.Tx) error {
 	if t.UsesLeft < 1 || t.UsesLeft > 1000 {
-		return JoinToken{}, fault.Invalid("uses", "A join token serves 1 to 1000 nodes.")
+		return fault.Invalid("uses", "A join token serves 1 to 1000 nodes.")
 	}
 	if !t.ExpiresAt.After(tx.Now()) {
-		return JoinToken{}, fault.Invalid("expires_at", "The join token would already have expired.")
+		return fault.Invalid("expires_at", "The join token would already have expired.")
 	}
 	t.CreatedAt = tx.Now()
 	if err := put(tx, tokenKeys+t.ID, t); err != nil {
-		return JoinToken{}, err
+		return err
 	}
-	return t, t.By.audit(tx, "cluster.token.create", "join-token/"+t.ID, map[string]any{"uses": t.UsesLeft, "expires_at": t.ExpiresAt.UTC().Format(time.RFC3339)})
+	return t.By.audit(tx, "cluster.token.create", "join-token/"+t.ID, map[string]any{"uses": t.UsesLeft, "expires_at": t.ExpiresAt.UTC().Format(time.RFC3339)})
 }
 
 func deleteToken(tx storage.Tx, tokenID string) (bool, error) {
@@ -301,22 +345,29 @@ func deleteToken(tx storage.Tx, tokenID string) (bool, error) {
 }
 
 // wish leaves w for the leader; an empty one takes away what was left.
-func wish(tx storage.Tx, w Wish) (Wish, error) {
+func wish(tx storage.Tx, w Wish) (_ Wish, err error) {
 	if w == (Wish{}) {
 		tx.Delete(officeKey)
 		return w, nil
 	}
+	done := w
+	done.ID, err = w.Asked.once(tx, w.ID, func() error { return w.leave(tx) })
+	return done, err
+}
+
+func (w Wish) leave(tx storage.Tx) error {
 	if w.To != "" {
 		if m, err := GetMember(tx, w.To); err != nil {
-			return Wish{}, err
+			return err
 		} else if m.State != Active {
-			return Wish{}, fault.New(fault.Conflict, "Node %s is %s and can't lead.", w.To, m.State)
+			return fault.New(fault.Conflict, "Node %s is %s and can't lead.", w.To, m.State)
 		}
 	}
+	w.Asked = Asked{}
 	if err := put(tx, officeKey, w); err != nil {
-		return Wish{}, err
+		return err
 	}
-	return w, w.By.audit(tx, "cluster.transfer", "cluster", map[string]any{"to": w.To})
+	return w.By.audit(tx, "cluster.transfer", "cluster", map[string]any{"to": w.To})
 }
 
 // GetWish reads the wish that waits for the leader; ok is false when there is none.

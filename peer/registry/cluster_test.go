@@ -33,7 +33,7 @@ func setup(t *testing.T) *fixture {
 
 func (f *fixture) token(uses int, life time.Duration) {
 	f.t.Helper()
-	_, _, err := f.cmd.PutToken.Do(f.t.Context(), f.store, "", registry.JoinToken{ID: "jtk_1", Hash: "h", ExpiresAt: f.now.Add(life), UsesLeft: uses})
+	_, _, err := f.cmd.PutToken.Do(f.t.Context(), f.store, "", registry.NewToken{JoinToken: registry.JoinToken{ID: "jtk_1", Hash: "h", ExpiresAt: f.now.Add(life), UsesLeft: uses}})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -85,6 +85,29 @@ func TestDoor_CancelOnce(t *testing.T) {
 	refused(t, tn.Do(t, "POST", path, nil), 409, "conflict")
 }
 
+// The cluster's calls are done once for each key too: a replay makes no second token and shows none, and a drain that is
+// sent again after the member was taken back doesn't drain it.
+func TestDoor_ClusterOnce(t *testing.T) {
+	t.Parallel()
+	d := harness.Up(t, suite.Binary(t))
+	root := d.Admin(t)
+	const tokens = "/v1/admin/cluster/join-tokens"
+	first := root.Want(t, 201, "POST", tokens, `{"uses":2}`, "Idempotency-Key", "k")
+	again := root.Want(t, 200, "POST", tokens, `{"uses":2,"novel":1}`, "Idempotency-Key", "k")
+	if first.Str("join_token.token") == "" || first.Str("join_token.token_id") != again.Str("join_token.token_id") ||
+		harness.Has(again.At(""), "join_token.token") || again.Header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("first %s, again %s", first.Body, again.Body)
+	}
+	refused(t, root.Do(t, "POST", tokens, `{"uses":3}`, "Idempotency-Key", "k"), 409, "conflict")
+	members := "/v1/admin/cluster/members/" + d.Node().StackID
+	root.Want(t, 200, "POST", members+":drain", nil, "Idempotency-Key", "k")
+	root.Want(t, 200, "POST", members+":undrain", nil)
+	a := root.Want(t, 200, "POST", members+":drain", nil, "Idempotency-Key", "k")
+	if a.Str("member.state") != "active" || a.Header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("a drain sent again: %s", a.Body)
+	}
+}
+
 // Fields that nobody knows are ignored at every door; those that a format has and the node can't honour are refused by name.
 func TestDoor_UnknownFields(t *testing.T) {
 	t.Parallel()
