@@ -65,12 +65,13 @@ type Options struct {
 	LogFloorBytes int64
 
 	// SnapshotInterval and SnapshotBytes say when the state is flushed and the log cut, whichever comes first; default
-	// 30 s and 64 MiB of log.
+	// 30 s and 3 MiB of log: before the state's write buffer is full by itself, and so often that most of the log is cut
+	// while it still lies in the log's write buffer.
 	SnapshotInterval time.Duration
 	SnapshotBytes    int64
 	// TrailingBytes of log are kept behind a cut for members that lag; default 256 MiB. Alone, almost none is kept.
 	TrailingBytes int64
-	// CacheBytes is the block cache of both engines together, default 8 MiB. MemTableBytes is the write buffer of the state,
+	// CacheBytes is the block cache of both engines together, default 16 MiB. MemTableBytes is the write buffer of the state,
 	// default 4 MiB; the log's is twice that, since most of the log is cut before it would have to be written again.
 	CacheBytes    int64
 	MemTableBytes int64
@@ -102,10 +103,10 @@ func (o Options) withDefaults() (Options, error) {
 	o.DiskFloorBytes = max(or(o.DiskFloorBytes, 128<<20), 0)
 	o.LogFloorBytes = max(or(o.LogFloorBytes, o.DiskFloorBytes/4), 0)
 	o.SnapshotInterval = or(o.SnapshotInterval, 30*time.Second)
-	o.SnapshotBytes = or(o.SnapshotBytes, 4<<20)
+	o.SnapshotBytes = or(o.SnapshotBytes, 3<<20)
 	o.TrailingBytes = or(o.TrailingBytes, 256<<20)
 	o.CacheBytes = or(o.CacheBytes, 16<<20)
-	o.MemTableBytes = or(o.MemTableBytes, 8<<20)
+	o.MemTableBytes = or(o.MemTableBytes, 4<<20)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
