@@ -44,6 +44,7 @@ type call struct {
 	key      string // the idempotency key of the header
 	held     int64  // what the body takes of the node's room for large bodies
 	start    time.Time
+	took     time.Duration // until the answer began, when that's a stream
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }

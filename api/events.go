@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/nexixai/agentos/agent/event"
 	"github.com/nexixai/agentos/internal/fault"
@@ -67,9 +68,11 @@ func (c *call) resumeAt() (uint64, error) {
 // retryHint tells a browser how soon to come back, in milliseconds.
 const retryHint = "retry: 1000\n\n"
 
-// stream answers with what cursor yields, and closes it. A replay that is whole at once is an ordinary answer, which
-// keeps the connection for the next request. Over plain HTTP/1.1 a live stream takes the connection over: an idle one
-// then costs a small goroutine and nothing else.
+// takeOverAfter is how long a stream may be quiet before it takes its connection over: an idle one then costs a small
+// goroutine and nothing else. Most runs are busy, and end before that: their connection serves the next request.
+const takeOverAfter = 100 * time.Millisecond
+
+// stream answers with what cursor yields, and closes it. A replay that is whole at once is an ordinary answer.
 func (c *call) stream(cursor *event.Cursor) error {
 	first, err := cursor.Poll(c.ctx())
 	if err != nil {
@@ -77,11 +80,11 @@ func (c *call) stream(cursor *event.Cursor) error {
 		return err
 	}
 	c.streamHeaders()
+	begin := append(append(make([]byte, 0, len(retryHint)+len(first.Frames)), retryHint...), first.Frames...)
 	if first.Final {
 		cursor.Close()
 		c.w.WriteHeader(http.StatusOK)
-		_, _ = c.w.Write([]byte(retryHint))
-		_, _ = c.w.Write(first.Frames)
+		_, _ = c.w.Write(begin)
 		_ = http.NewResponseController(c.w).Flush() // chunked, as every stream is: the last chunk says that it's whole
 		return nil
 	}
@@ -90,22 +93,57 @@ func (c *call) stream(cursor *event.Cursor) error {
 		cursor.Close()
 		return err
 	}
-	st := &eventStream{s: c.s, cursor: cursor, source: c.source(), secret: secret, auth: c.auth, first: first}
-	if c.r.ProtoMajor == 1 && c.r.ProtoMinor == 1 && c.r.TLS == nil {
-		if hj, ok := c.w.(http.Hijacker); ok {
-			return c.takeOver(hj, st)
-		}
-	}
-	ctx, end, err := c.s.streams.begin(c.ctx())
+	place, err := c.s.streams.begin()
 	if err != nil {
 		cursor.Close()
 		c.wrote = false
 		return err
 	}
-	defer end()
+	st := &eventStream{
+		s: c.s, cursor: cursor, source: c.source(), secret: secret, auth: c.auth, first: begin, checked: time.Now(),
+	}
+	hj, ok := c.w.(http.Hijacker)
+	if ok && c.r.ProtoMajor == 1 && c.r.ProtoMinor == 1 && c.r.TLS == nil {
+		st.patience = takeOverAfter
+	}
+	c.took = time.Since(c.start)
+	stay := context.AfterFunc(c.ctx(), place.cancel)
+	moved := false
+	defer func() {
+		if stay(); !moved {
+			place.end()
+		}
+	}()
 	c.w.WriteHeader(http.StatusOK)
-	st.run(ctx, &handlerSink{w: c.w, rc: http.NewResponseController(c.w)})
+	out := &handlerSink{w: c.w, rc: http.NewResponseController(c.w)}
+	if quiet := st.run(place.ctx, out); !quiet {
+		return nil
+	}
+	moved = stay() && c.takeOver(hj, st, place)
+	if !moved {
+		cursor.Close()
+		out.close()
+	}
 	return nil
+}
+
+// takeOver makes the connection the stream's own.
+func (c *call) takeOver(hj http.Hijacker, st *eventStream, place *slot) bool {
+	conn, pipe, err := hj.Hijack()
+	if err != nil {
+		return false
+	}
+	c.hijacked = true
+	sink := &connSink{conn: conn}
+	if home, ok := c.ctx().Value(http.ServerContextKey).(*http.Server); ok && !c.r.Close && pipe.Reader.Buffered() == 0 {
+		sink.home = home
+	}
+	st.patience = 0
+	go func() {
+		defer place.end()
+		st.run(place.ctx, sink)
+	}()
+	return true
 }
 
 // streamHeaders sets what a stream's head says.
@@ -122,28 +160,5 @@ func (c *call) streamHeaders() {
 func (c *call) streamHead() error {
 	c.streamHeaders()
 	c.w.WriteHeader(http.StatusOK)
-	return nil
-}
-
-// takeOver makes the connection the stream's own.
-func (c *call) takeOver(hj http.Hijacker, st *eventStream) error {
-	ctx, end, err := c.s.streams.begin(context.Background())
-	if err != nil {
-		st.cursor.Close()
-		c.wrote = false
-		return err
-	}
-	conn, _, err := hj.Hijack()
-	if err != nil {
-		end()
-		st.cursor.Close()
-		return err
-	}
-	c.hijacked = true
-	sink := newConnSink(conn, c.w.Header())
-	go func() {
-		defer end()
-		st.run(ctx, sink)
-	}()
 	return nil
 }

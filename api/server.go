@@ -328,7 +328,7 @@ func (c *call) finish(err error) {
 		c.refused(code)
 	}
 	if c.s.o.Observe != nil {
-		o := Observation{Method: c.r.Method, Template: c.template(), Status: c.status, Code: code, Duration: time.Since(c.start)}
+		o := Observation{Method: c.r.Method, Template: c.template(), Status: c.status, Code: code, Duration: c.duration()}
 		if code == fault.Internal && c.left(err) {
 			o.Status, o.Code = statusLeft, "" // nobody failed, and nobody reads the answer
 		}
@@ -339,7 +339,7 @@ func (c *call) finish(err error) {
 	}
 	if ce := c.s.log.Check(zap.DebugLevel, "request"); ce != nil {
 		ce.Write(zap.String("method", c.r.Method), zap.String("route", c.template()), zap.Int("status", c.status),
-			zap.Duration("duration", time.Since(c.start)), zap.String("correlation_id", c.correlationID))
+			zap.Duration("duration", c.duration()), zap.String("correlation_id", c.correlationID))
 	}
 }
 
@@ -349,6 +349,14 @@ const statusLeft = 499
 // left reports whether err is no more than that the caller has gone.
 func (c *call) left(err error) bool {
 	return errors.Is(err, context.Canceled) && c.r.Context().Err() != nil
+}
+
+// duration is how long the caller waited for the answer; of a stream, for its beginning.
+func (c *call) duration() time.Duration {
+	if c.took > 0 {
+		return c.took
+	}
+	return time.Since(c.start)
 }
 
 func (c *call) template() string {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -35,28 +34,36 @@ func newStreams() *streams {
 	return &streams{ctx: ctx, cancel: cancel}
 }
 
-// begin counts a stream in. Its context ends with parent, and when the node drains.
-func (s *streams) begin(parent context.Context) (ctx context.Context, end func(), err error) {
+// begin counts a stream in, which ends when the node drains. The stream's owner calls end.
+func (s *streams) begin() (*slot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
-		return nil, nil, fault.New(fault.Unavailable, "This node is stopping; ask another.").With("service", "node").After(time.Second)
+		return nil, fault.New(fault.Unavailable, "This node is stopping; ask another.").With("service", "node").After(time.Second)
 	}
 	if s.n >= maxStreams {
-		return nil, nil, fault.New(fault.RateLimited, "This node follows %d streams, as many as it takes; close some or ask another.", maxStreams).After(time.Second)
+		return nil, fault.New(fault.RateLimited, "This node follows %d streams, as many as it takes; close some or ask another.", maxStreams).After(time.Second)
 	}
 	s.n++
 	s.wg.Add(1)
-	ctx, cancel := context.WithCancel(parent)
-	stop := context.AfterFunc(s.ctx, cancel)
-	return ctx, func() {
-		stop()
-		cancel()
-		s.mu.Lock()
-		s.n--
-		s.mu.Unlock()
-		s.wg.Done()
-	}, nil
+	l := &slot{s: s}
+	l.ctx, l.cancel = context.WithCancel(s.ctx)
+	return l, nil
+}
+
+// slot is a stream's place among those of the node.
+type slot struct {
+	s      *streams
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func (l *slot) end() {
+	l.cancel()
+	l.s.mu.Lock()
+	l.s.n--
+	l.s.mu.Unlock()
+	l.s.wg.Done()
 }
 
 func (s *streams) len() int {
@@ -89,38 +96,48 @@ type eventStream struct {
 	source tenancy.Source
 	secret string
 	auth   *tenancy.Auth
-	first  event.Batch
+	first  []byte // what the stream begins with
+	// patience, when set, is how long a quiet stream stays where it is before it moves to a connection of its own.
+	patience time.Duration
+	checked  time.Time // when the reader's rights were looked at
 }
 
-func (st *eventStream) run(ctx context.Context, out sink) {
-	defer out.close()
-	defer st.cursor.Close()
+// run writes what the cursor yields until the run's end, when the stream has been finished and closed, or until it was
+// quiet for longer than the stream's patience: then quiet is true and the stream goes on elsewhere.
+func (st *eventStream) run(ctx context.Context, out sink) (quiet bool) {
 	defer func() {
 		if p := recover(); p != nil {
+			quiet = false
 			st.s.log.Error("an event stream panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 		}
-	}()
-	if out.write([]byte(retryHint)) != nil {
-		return
-	}
-	b := st.first
-	for checked := time.Now(); ; {
-		if len(b.Frames) > 0 && out.write(b.Frames) != nil {
-			return
+		if !quiet {
+			st.cursor.Close()
+			out.close()
 		}
+	}()
+	for b := (event.Batch{Frames: st.first}); ; {
+		if len(b.Frames) > 0 && out.write(b.Frames) != nil {
+			return false
+		}
+		st.first = nil
 		if b.Final {
 			out.finish()
-			return
+			return false
 		}
 		var err error
-		if b, err = st.cursor.Next(ctx); err != nil {
-			return
+		if st.patience > 0 {
+			b, quiet, err = st.cursor.Within(ctx, st.patience)
+		} else {
+			b, err = st.cursor.Next(ctx)
 		}
-		if now := time.Now(); now.Sub(checked) > time.Second {
+		if quiet || err != nil {
+			return quiet
+		}
+		if now := time.Now(); now.Sub(st.checked) > time.Second {
 			if st.allowed(ctx) != nil {
-				return
+				return false
 			}
-			checked = now
+			st.checked = now
 		}
 	}
 }
@@ -144,7 +161,7 @@ func (st *eventStream) allowed(ctx context.Context) error {
 	return nil
 }
 
-// handlerSink writes through the server: HTTP/2, TLS, HTTP/1.0.
+// handlerSink writes through the server: HTTP/2, TLS, HTTP/1.0, and every stream at first.
 type handlerSink struct {
 	w  http.ResponseWriter
 	rc *http.ResponseController
@@ -176,28 +193,18 @@ func (s *handlerSink) close() {
 	}
 }
 
-// connSink writes chunks (RFC 9112, section 7.1) on a connection of its own. The last chunk is only ever written after
-// the final event.
+// connSink goes on writing chunks (RFC 9112, section 7.1) on a connection that was taken over in the middle of an answer.
+// The last chunk is only ever written after the final event; then the connection goes back to the server it came from.
 type connSink struct {
 	conn net.Conn
-	head []byte // waits for the first frames
-}
-
-func newConnSink(conn net.Conn, h http.Header) *connSink {
-	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 200 OK\r\nDate: " + time.Now().UTC().Format(http.TimeFormat) + "\r\n")
-	h.Set("Transfer-Encoding", "chunked")
-	h.Set("Connection", "close")
-	_ = h.Write(&b)
-	b.WriteString("\r\n")
-	return &connSink{conn: conn, head: b.Bytes()}
+	home *http.Server // nil: the connection ends with the answer
+	ok   bool
 }
 
 func (s *connSink) write(frames []byte) error {
 	_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	size := strconv.AppendUint(s.head, uint64(len(frames)), 16)
-	s.head = nil
-	bufs := net.Buffers{append(size, "\r\n"...), frames, crlf}
+	var size [16]byte
+	bufs := net.Buffers{append(strconv.AppendUint(size[:0], uint64(len(frames)), 16), "\r\n"...), frames, crlf}
 	_, err := bufs.WriteTo(s.conn)
 	return err
 }
@@ -206,7 +213,38 @@ var crlf = []byte("\r\n")
 
 func (s *connSink) finish() {
 	_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	_, _ = s.conn.Write([]byte("0\r\n\r\n"))
+	_, err := s.conn.Write([]byte("0\r\n\r\n"))
+	s.ok = err == nil
 }
 
-func (s *connSink) close() { _ = s.conn.Close() }
+func (s *connSink) close() {
+	if !s.ok || s.home == nil || s.conn.SetWriteDeadline(time.Time{}) != nil {
+		_ = s.conn.Close()
+		return
+	}
+	back := &homecoming{conn: s.conn}
+	_ = s.home.Serve(back) // serves the connection in a goroutine of its own, and returns
+	if back.conn != nil {  // the server is closing
+		_ = back.conn.Close()
+	}
+}
+
+// homecoming is a listener that yields one connection.
+type homecoming struct{ conn net.Conn }
+
+var _ net.Listener = (*homecoming)(nil)
+
+// Accept implements net.Listener.
+func (h *homecoming) Accept() (net.Conn, error) {
+	conn := h.conn
+	if h.conn = nil; conn == nil {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+// Close implements net.Listener.
+func (h *homecoming) Close() error { return nil }
+
+// Addr implements net.Listener.
+func (h *homecoming) Addr() net.Addr { return nil }

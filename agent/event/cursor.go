@@ -65,24 +65,35 @@ func (c *Cursor) Poll(ctx context.Context) (Batch, error) {
 // ends first, storage.ErrClosed when the hub is closed, and a heartbeat (Count 0) when it was quiet for Options.Heartbeat.
 // Once the run has ended and the reader has everything, it returns Final at once, without frames.
 func (c *Cursor) Next(ctx context.Context) (Batch, error) {
+	b, quiet, err := c.next(ctx, c.hub.heartbeat)
+	if quiet {
+		b = Batch{Frames: []byte(Heartbeat), Last: c.last}
+	}
+	return b, err
+}
+
+// Within is Next that waits at most for d, and then says that it was quiet.
+func (c *Cursor) Within(ctx context.Context, d time.Duration) (b Batch, quiet bool, err error) {
+	return c.next(ctx, d)
+}
+
+func (c *Cursor) next(ctx context.Context, patience time.Duration) (b Batch, quiet bool, err error) {
 	for {
 		if err := ctx.Err(); err != nil {
-			return Batch{}, err
+			return Batch{}, false, err
 		}
 		b, need := c.ready()
 		switch {
 		case len(b.Frames) > 0 || b.Final:
-			return b, nil
+			return b, false, nil
 		case need.wake == nil:
 			b, err := c.replay(ctx, need)
 			if err != nil || len(b.Frames) > 0 {
-				return b, err
+				return b, false, err
 			}
 		default:
-			if quiet, err := c.wait(ctx, need.wake); err != nil {
-				return Batch{}, err
-			} else if quiet {
-				return Batch{Frames: []byte(Heartbeat), Last: c.last}, nil
+			if quiet, err := c.wait(ctx, need.wake, patience); err != nil || quiet {
+				return Batch{}, quiet, err
 			}
 		}
 	}
@@ -136,10 +147,10 @@ func (c *Cursor) join(t *topic) bool {
 	return ok
 }
 
-// wait blocks until woken; quiet is true when a heartbeat is due instead.
-func (c *Cursor) wait(ctx context.Context, woken <-chan struct{}) (quiet bool, err error) {
+// wait blocks until woken; quiet is true when that took longer than d, which is for ever when it's 0.
+func (c *Cursor) wait(ctx context.Context, woken <-chan struct{}, d time.Duration) (quiet bool, err error) {
 	var beat <-chan time.Time
-	if d := c.hub.heartbeat; d > 0 {
+	if d > 0 {
 		if c.timer == nil {
 			c.timer = time.NewTimer(d)
 		} else {

@@ -19,6 +19,7 @@ type conn struct {
 	r    *bufio.Reader
 	out  []byte
 	body []byte
+	last bool // the server will close after this answer
 }
 
 func (c *conn) dial() error {
@@ -86,7 +87,7 @@ func (c *conn) head() (status int, length int64, chunked bool, err error) {
 	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
 		return 0, 0, false, err
 	}
-	length = -1
+	length, c.last = -1, false
 	for {
 		line, err = c.r.ReadSlice('\n')
 		if err != nil {
@@ -104,6 +105,8 @@ func (c *conn) head() (status int, length int64, chunked bool, err error) {
 			}
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			chunked = bytes.EqualFold(value, []byte("chunked"))
+		case bytes.EqualFold(name, []byte("Connection")):
+			c.last = bytes.EqualFold(value, []byte("close"))
 		}
 	}
 }
@@ -196,7 +199,9 @@ func (c *conn) follow(path, key string, seen func(frames int)) (frames int, err 
 		}
 		return true
 	})
-	c.close() // the server takes a stream's connection out of its keep-alive
+	if err != nil || c.last {
+		c.close()
+	}
 	if err == nil && !m.final {
 		err = errors.New("the stream ended without the final event")
 	}
