@@ -39,6 +39,8 @@ type createArgs struct {
 	StackID string `json:"stack_id"`
 	Region  string `json:"region"`
 	Session string `json:"session"`
+
+	row *freshRow
 }
 
 // created is the answer to a create.

@@ -64,6 +64,7 @@ type Service struct {
 	policy   Policy
 	log      *zap.Logger
 	keeper   *keeper
+	fresh    fresh
 }
 
 // New returns a Service, and gives the store its leader's duty. It must be called before the store starts.
@@ -102,6 +103,7 @@ func (s *Service) Create(ctx context.Context, by tenancy.Actor, agentID string, 
 	}
 	if s.session != nil && s.session.Free() > 0 {
 		args.Session = s.session.ID()
+		s.fresh.put(args)
 	}
 	done, index, err := s.commands.create.Do(ctx, s.store, "", *args)
 	if err != nil {
@@ -160,6 +162,7 @@ func (s *Service) prepare(by tenancy.Actor, agentID string, req *Request, meta M
 	if err != nil {
 		return nil, fmt.Errorf("run: encode record: %w", err)
 	}
+	args.row = &freshRow{rest: args.Record, record: rec, request: body}
 	return args, nil
 }
 
@@ -261,11 +264,8 @@ func (s *Service) Load(ctx context.Context, l Lease) (*Work, error) {
 		if st.Status.Final() || st.Session != l.SessionID || st.Epoch != l.Epoch {
 			return fault.New(fault.Conflict, "The run has gone to another worker, or has ended.").With("reason", "fenced")
 		}
-		rec, err := readRecord(r, k)
-		if err != nil {
-			return err
-		}
-		if w.Request, err = rec.request(); err != nil {
+		var rec *record
+		if rec, w.Request, err = s.fresh.load(r, k); err != nil {
 			return err
 		}
 		w.AgentID, w.Auth, w.Auth.HomeTenantID = rec.AgentID, rec.Auth, rec.HomeTenantID

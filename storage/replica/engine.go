@@ -43,7 +43,7 @@ func (s *Store) engine(what string) *pebble.Options {
 		if what == "log" || i == 0 { // not worth it for what is cut or written anew before long
 			l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 		} else {
-			l.Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+			l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
 		}
 		if what != "log" {
 			l.FilterPolicy = bloom.FilterPolicy(10)

@@ -2,10 +2,12 @@ package replica
 
 import "github.com/nexixai/agentos/storage"
 
-// hot is what a reign reads the state through. It remembers what was read and what its own groups wrote, so that the few
-// keys which every command looks at (a tenant, its counters, the run that was written a moment ago) cost no search of the
-// engine's tables. That is sound because a reign is the state's only writer from its barrier on: after it nothing changes
-// the state but the reign's own groups. It ends with the reign, and belongs to the reign's goroutine.
+// hot is what a reign reads the state through. It remembers what was read, and keeps that true to what its own groups wrote
+// since, so that the few keys which every command looks at (a tenant, its counters, the run that was written a moment ago)
+// cost no search of the engine's tables. That is sound because a reign is the state's only writer from its barrier on:
+// after it nothing changes the state but the reign's own groups. It ends with the reign, and belongs to its goroutine.
+//
+// What was written and never read is not remembered: commands read before they write what they will read again.
 //
 // Memory is bounded by two generations: when the young one is full it becomes the old one, and what is used again moves
 // over.
@@ -21,13 +23,8 @@ var _ storage.Reader = (*hot)(nil)
 // hotBytes bounds each generation.
 const hotBytes = 4 << 20
 
-const (
-	// hotOverhead is about what a map's entry takes beside key and value.
-	hotOverhead = 64
-	// hotValue is the largest value that is remembered only because it was written: events and documents, which are
-	// larger, are written once and hardly ever read by a command.
-	hotValue = 448
-)
+// hotOverhead is about what a map's entry takes beside key and value.
+const hotOverhead = 64
 
 // from says which engine holds the state.
 func (h *hot) from(src source) {
@@ -78,10 +75,9 @@ func (h *hot) wrote(g *storage.Group) {
 			h.young, h.old, h.size = nil, nil, 0
 			return nil
 		}
-		if len(op.Value) > hotValue && !h.knows(op.Key) {
-			return nil
+		if h.knows(op.Key) {
+			h.keep(op.Key, op.Value)
 		}
-		h.keep(op.Key, op.Value)
 		return nil
 	})
 }
