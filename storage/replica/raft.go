@@ -19,7 +19,7 @@ const (
 	cacheBytes = 16 << 20
 	// aloneTrailing is how many entries a cut leaves at least. It is never zero: raft asks for everything to be deleted
 	// only after an install, and the log relies on it.
-	aloneTrailing = 64
+	aloneTrailing = 2
 	// stallAlone and stall are how many seconds one write may hang before the process ends: a leader with a hung disk goes
 	// on sending heartbeats, and stays leader.
 	stallAlone, stall = 60, 10
