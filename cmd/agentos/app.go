@@ -102,7 +102,7 @@ func (a *app) standardCommands(root *cobra.Command) {
 			cmd.Short, cmd.Long = "Print what makes a shell complete this command line", ""
 			cmd.Example = "  source <(agentos completion bash)\n  agentos completion zsh > ~/.zfunc/_agentos"
 			for _, shell := range cmd.Commands() {
-				shell.Short = "Print completions for " + shell.Name()
+				shell.Short, shell.Long = "Print completions for "+shell.Name(), ""
 				shell.Example = "  agentos completion " + shell.Name()
 				shell.Args = none
 			}

@@ -58,7 +58,7 @@ func newApp() *app {
 
 // each visits the commands that people call.
 func each(cmd *cobra.Command, visit func(*cobra.Command)) {
-	if cmd.Name() == "help" || cmd.Name() == "completion" {
+	if cmd.Name() == "help" {
 		return
 	}
 	visit(cmd)
