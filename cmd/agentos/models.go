@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +17,7 @@ func (a *app) modelsCommand() *cobra.Command {
 		Example: "  agentos models list\n  agentos models chat --text hello",
 	}
 	list := a.modelsListCommand()
-	cmd.AddCommand(list, a.modelsChatCommand())
+	cmd.AddCommand(list, a.modelsChatCommand(), a.modelsPricesCommand())
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return usage("%s has no command %q", cmd.CommandPath(), args[0])
@@ -42,6 +44,50 @@ func (a *app) modelsListCommand() *cobra.Command {
 			}.show(cmd.Context(), a, page{all: true, limit: 1})
 		},
 	}
+}
+
+func (a *app) modelsPricesCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "prices",
+		Short: "Show what models cost, or replace the price list",
+		Example: `  agentos models prices --output json > prices.json
+  agentos models prices --file prices.json`,
+		Args: none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var wanted client.Prices
+			if file != "" {
+				if err := a.readObject(cmd, file, "prices", &wanted); err != nil {
+					return err
+				}
+			}
+			c, err := a.dial(rolePlatformAdmin)
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			var p *client.Prices
+			if file != "" {
+				p, err = c.PutPrices(cmd.Context(), wanted)
+			} else {
+				p, err = c.GetPrices(cmd.Context())
+			}
+			if err != nil {
+				return err
+			}
+			return a.told(c, func(t *table) {
+				t.row("model", "USD a million in", "out")
+				for _, name := range slices.Sorted(maps.Keys(p.Models)) {
+					t.row(name, number(p.Models[name].Input), number(p.Models[name].Output))
+				}
+				if p.Default != nil {
+					t.row("any other", number(p.Default.Input), number(p.Default.Output))
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "JSON or YAML file with the new price list; - reads standard input")
+	return cmd
 }
 
 func (a *app) modelsChatCommand() *cobra.Command {
