@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -352,24 +351,4 @@ func asked(by tenancy.Actor, what ...any) registry.Asked {
 	return registry.Asked{TenantID: by.Auth.TenantID, Idem: &tenancy.Idempotency{
 		Principal: by.Auth.Principal.ID, Operation: by.Idem.Operation, Key: by.Idem.Key, RequestHash: hex.EncodeToString(sum[:]),
 	}}
-}
-
-// Transfer asks the leader to hand the office to a member, or to whoever is furthest along when to is "".
-func (m *Membership) Transfer(ctx context.Context, by tenancy.Actor, to string) (replayed bool, index uint64, err error) {
-	wish := registry.Wish{ID: id.New(id.Command), To: to, By: actor(by), Asked: asked(by, to)}
-	done, index, err := m.o.Commands.Wish.Do(ctx, m.o.Store, "", wish)
-	return err == nil && done.ID != wish.ID, index, err
-}
-
-// SetState drains a member, takes it back, or removes it for good.
-func (m *Membership) SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (row *registry.Member, replayed bool, index uint64, err error) {
-	if state == registry.Removed {
-		others := slices.ContainsFunc(m.o.Roster.Members(), func(o registry.Member) bool { return o.StackID != stackID && o.State == registry.Active })
-		if !others {
-			return nil, false, 0, fault.New(fault.Conflict, "Node %s is the last active member; to be rid of the cluster, stop it and remove its data directory.", stackID)
-		}
-	}
-	change := registry.StateChange{ID: id.New(id.Command), StackID: stackID, State: state, By: actor(by), Asked: asked(by, stackID, state)}
-	done, index, err := m.o.Commands.SetState.Do(ctx, m.o.Store, "", change)
-	return &done.Member, err == nil && done.ID != change.ID, index, err
 }
