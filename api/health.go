@@ -24,9 +24,15 @@ func (c *call) readyz() error {
 	status, word := http.StatusOK, "ready"
 	if c.s.o.Dependencies != nil {
 		for name, err := range c.s.o.Dependencies(ctx) {
-			if deps[name] = "ok"; err != nil {
-				deps[name] = fault.Of(err).Message
-				status, word = http.StatusServiceUnavailable, "not_ready"
+			if deps[name] = "ok"; err == nil {
+				continue
+			}
+			why := fault.Of(err)
+			deps[name], status = why.Message, http.StatusServiceUnavailable
+			if drained, _ := why.Details["drained"].(bool); drained && word == "ready" {
+				word = "drained" // and nothing else is wrong
+			} else {
+				word = "not_ready"
 			}
 		}
 	}

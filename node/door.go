@@ -43,7 +43,7 @@ func (n *Node) dependencies(context.Context) map[string]error {
 		deps["store"] = fault.New(fault.Unavailable, "This node has not caught up with its cluster yet.").With("service", "quorum")
 	}
 	if n.drained.Load() {
-		deps["node"] = fault.New(fault.Unavailable, "This node is drained: an operator wants no new runs here.").With("service", "node")
+		deps["node"] = fault.New(fault.Unavailable, "This node is drained: an operator wants no new runs here.").With("service", "node").With("drained", true)
 	}
 	if n.draining.Load() {
 		deps["node"] = fault.New(fault.Unavailable, "This node is stopping.").With("service", "node")

@@ -40,12 +40,15 @@ func (c *Client) health(ctx context.Context, path string) (*Health, error) {
 
 // Readiness says whether a node can take work, dependency by dependency.
 type Readiness struct {
-	Status       string            `json:"status"`       // ready, not_ready or draining
+	Status       string            `json:"status"`       // ready, drained (an operator wants no runs there), not_ready, or draining (it stops)
 	Dependencies map[string]string `json:"dependencies"` // by name: "ok", or what is wrong
 }
 
 // Ready reports whether the node can take work.
 func (r *Readiness) Ready() bool { return r.Status == "ready" }
+
+// Drained reports whether all that keeps the node from work is that an operator has drained it.
+func (r *Readiness) Drained() bool { return r.Status == "drained" }
 
 // Ready asks whether the node can take work. That it can't is no error. It is asked once, whatever Options.Retries says.
 func (c *Client) Ready(ctx context.Context) (*Readiness, error) {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 
@@ -122,6 +124,9 @@ can't be led astray, and is shown once: hand it on as you would a password.`,
 		Example: "  agentos cluster token create\n  agentos cluster token create --ttl 24h --uses 5 --out join.token",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if uses < 1 {
+				return usage("--uses is %d, which is not 1 or more", uses)
+			}
 			c, err := a.dial(rolePlatformAdmin)
 			if err != nil {
 				return err
@@ -174,12 +179,23 @@ func await(ctx context.Context, c *conn, what string, done func(*client.Cluster)
 		if err == nil && done(now) {
 			return nil
 		}
+		if _, away := errors.AsType[*url.Error](err); away && ctx.Err() == nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
 	}
+}
+
+// awaitState waits until the node that is asked knows of a member's new state.
+func awaitState(ctx context.Context, c *conn, stackID, state string) error {
+	return await(ctx, c, stackID+" being "+state, func(now *client.Cluster) bool {
+		m := find(now, stackID)
+		return m != nil && m.State == state
+	})
 }
 
 func find(c *client.Cluster, stackID string) *client.Member {
@@ -252,9 +268,15 @@ leader's office when others can take them. --undo takes the node back.`,
 				if err := c.UndrainMember(cmd.Context(), args[0]); err != nil {
 					return err
 				}
+				if err := awaitState(cmd.Context(), c, args[0], "active"); err != nil {
+					return err
+				}
 				return a.done("takes runs again", args[0])
 			}
 			if err := c.DrainMember(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			if err := awaitState(cmd.Context(), c, args[0], "draining"); err != nil {
 				return err
 			}
 			return a.done("draining", args[0])
@@ -290,7 +312,10 @@ anew, with an empty data directory and a token.`,
 				return now.Leader != nil && find(now, args[0]) == nil && *now.Leader != args[0]
 			})
 			if err != nil {
-				return err
+				if _, away := errors.AsType[*url.Error](err); !away {
+					return err
+				}
+				a.say("the node that was asked does not answer any more; another says how the cluster is")
 			}
 			return a.done("removed", args[0])
 		},

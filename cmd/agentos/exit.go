@@ -99,7 +99,10 @@ func none(cmd *cobra.Command, args []string) error { return exactly(0, "")(cmd, 
 // fail tells the error, a hint if there is one, and returns the exit code.
 func (a *app) fail(cmd *cobra.Command, err error) int {
 	code, hint := judge(err)
-	if hint == "" && cmd != nil {
+	if _, refused := errors.AsType[*fault.Error](err); refused && cmd != nil && cmd.Parent() != nil && cmd.Parent().Name() == "node" {
+		hint = "" // a node that starts has no key that could be another
+	}
+	if hint == "" && cmd != nil && !errors.Is(err, fs.ErrNotExist) { // a file that is not there says all by itself
 		hint = next(cmd, code)
 	}
 	for line := range strings.Lines(a.describe(err)) {
@@ -124,7 +127,7 @@ func next(cmd *cobra.Command, code int) string {
 	switch code {
 	case exitUsage:
 		return cmd.CommandPath() + " --help"
-	case exitNotFound, exitConflict:
+	case exitNotFound:
 		if cmd.CommandPath() == "agentos runs create" {
 			return "agentos agents list shows which agents there are"
 		}
@@ -211,6 +214,9 @@ func judgeFault(e *fault.Error) (code int, hint string) {
 	case fault.RateLimited, fault.QuotaExceeded, fault.StepLimit:
 		return exitLimit, "agentos tenants quotas TENANT shows the limits, and changes them with --file"
 	case fault.Unavailable, fault.Timeout:
+		if e.Details["service"] == "quorum" {
+			return exitUnreachable, "agentos cluster status says who is away"
+		}
 		return exitUnreachable, "agentos status says whether the node runs; agentos up starts it"
 	}
 	return exitFailed, ""

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,6 +45,9 @@ func (a *app) keysIssueCommand() *cobra.Command {
 			if k.PrincipalID == "" {
 				return usage("%s needs --principal", cmd.CommandPath())
 			}
+			if _, err := os.Lstat(out); out != "" && err == nil {
+				return &codedError{code: exitConflict, err: fmt.Errorf("%s is there already, and may hold a key", out), hint: "name a file that is not there yet with --out"}
+			}
 			if expires != 0 {
 				at := time.Now().Add(expires).UTC().Truncate(time.Second)
 				k.ExpiresAt = &at
@@ -56,7 +60,7 @@ func (a *app) keysIssueCommand() *cobra.Command {
 	cmd.Flags().StringArrayVar(&k.Roles, "role", nil, "tenant_user, tenant_service, tenant_admin or platform_admin; may be repeated")
 	cmd.Flags().StringArrayVar(&k.Scopes, "scope", nil, "narrow the role to these scopes; may be repeated")
 	cmd.Flags().DurationVar(&expires, "expires", 0, "how long it is good for; for ever when left out")
-	cmd.Flags().StringVar(&out, "out", "", "write the secret to this file (mode 0600) instead of printing it")
+	cmd.Flags().StringVar(&out, "out", "", "write the secret to this new file (mode 0600) instead of printing it")
 	return cmd
 }
 

@@ -96,6 +96,12 @@ func labelFlags(pairs []string) (map[string]string, error) {
 }
 
 func (a *app) createRun(cmd *cobra.Command, f runFlags) error {
+	if cmd.Flags().Changed("max-steps") && f.maxSteps < 1 {
+		return usage("--max-steps is %d, which is not 1 or more", f.maxSteps)
+	}
+	if cmd.Flags().Changed("timeout") && f.timeout < time.Millisecond {
+		return usage("--timeout is %v, which is shorter than a millisecond", f.timeout)
+	}
 	req, err := a.request(f)
 	if err != nil {
 		return err

@@ -85,7 +85,7 @@ func (a *app) watch(ctx context.Context, c *conn, runID string) error {
 		err = a.printOutcome(r)
 	}
 	if err == nil && final != client.RunCompleted {
-		err = &codedError{code: exitRunFailed, err: fmt.Errorf("run %s ended with %s", runID, final), hint: "agentos runs get " + runID}
+		err = &codedError{code: exitRunFailed, err: fmt.Errorf("run %s ended %s", runID, strings.TrimPrefix(final, "agentos.run.")), hint: "agentos runs get " + runID}
 	}
 	return err
 }

@@ -131,20 +131,27 @@ func (a *app) tenantsCreateCommand() *cobra.Command {
 }
 
 func (a *app) tenantsUpdateCommand() *cobra.Command {
-	var file string
+	var name, file string
 	cmd := &cobra.Command{
-		Use:     "update TENANT --file FILE",
+		Use:     "update TENANT",
 		Short:   "Change members of a tenant",
-		Example: "  echo '{\"name\":\"New name\"}' | agentos tenants update tnt_mine --file -",
+		Long:    `Change those members of a tenant that a flag or the file names, and leave the others.`,
+		Example: "  agentos tenants update tnt_mine --name 'New name'\n  echo '{\"quotas\":{\"runs\":{\"max_concurrent_runs\":20}}}' | agentos tenants update tnt_mine --file -",
 		Args:    exactly(1, "one tenant id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var u client.TenantUpdate
-			if err := a.readObject(cmd, file, "tenant_update", &u); err != nil {
-				return err
+			if file != "" || name == "" {
+				if err := a.readObject(cmd, file, "tenant_update", &u); err != nil {
+					return err
+				}
+			}
+			if name != "" {
+				u.Name = client.Some(name)
 			}
 			return a.askTenant(func(c *client.Client) (*client.Tenant, error) { return c.UpdateTenant(cmd.Context(), args[0], u) })
 		},
 	}
+	cmd.Flags().StringVar(&name, "name", "", "name for people")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "JSON or YAML file with the members to change; - reads standard input")
 	return cmd
 }

@@ -29,6 +29,11 @@ left out, and further nodes follow in steps of %d. Settings for the nodes stand 
 		Example: "  agentos up\n  agentos up --nodes 3\n  agentos up --state-dir /var/tmp/second --base-port 9420 --output json",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for name, n := range map[string]int{"nodes": nodes, "orgs": orgs} {
+				if cmd.Flags().Changed(name) && n < 1 {
+					return usage("--%s is %d, which is not 1 or more", name, n)
+				}
+			}
 			f, err := a.fleet(d, func(o *fleet.Options) error {
 				o.Mode, o.BasePort, o.Nodes, o.Orgs = node.Mode(mode), basePort, nodes, orgs
 				return a.shape(o)

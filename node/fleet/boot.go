@@ -117,6 +117,9 @@ func (f *Fleet) joinToken(ctx context.Context, org planOrg, count int) (string, 
 }
 
 func (f *Fleet) bootFailed(p *phase, n planNode, logAt int64, err error) error {
+	if errors.Is(err, errDrained) {
+		return &FailedError{Phase: p.name, Check: n.StackID + " becomes ready", Err: err, Next: "agentos cluster drain " + n.StackID + " --undo" + f.at()}
+	}
 	return &FailedError{
 		Phase: p.name, Check: n.StackID + " becomes ready", Err: err,
 		Log: tail(f.logFile(n.StackID), logAt, 12), LogFile: f.logFile(n.StackID), Next: "agentos logs " + n.StackID + f.at(),
@@ -143,6 +146,9 @@ func (f *Fleet) awaitReady(ctx context.Context, n planNode, who process.Identity
 		if last == nil {
 			return nil
 		}
+		if errors.Is(last, errDrained) {
+			return last
+		}
 		select {
 		case <-exited:
 			return fmt.Errorf("the process ended: %s", c.state)
@@ -156,11 +162,17 @@ func (f *Fleet) awaitReady(ctx context.Context, n planNode, who process.Identity
 	}
 }
 
+// errDrained is what keeps a node from work until somebody takes it back: there is nothing to wait for.
+var errDrained = errors.New("an operator has drained it, and it takes no runs")
+
 // readiness returns nil when the node can take work, and else what keeps it from that.
 func readiness(ctx context.Context, c *client.Client) error {
 	r, err := c.Ready(ctx)
 	if err != nil || r.Ready() {
 		return err
+	}
+	if r.Drained() {
+		return errDrained
 	}
 	return errors.New(unready(r))
 }

@@ -20,7 +20,7 @@ type Status struct {
 type NodeStatus struct {
 	StackID      string `json:"stack_id"`
 	Organization string `json:"organization"`
-	State        string `json:"state"` // ready, not ready, unreachable or stopped
+	State        string `json:"state"` // ready, drained, not ready, unreachable or stopped
 	PID          int    `json:"pid"`   // 0 when it does not run
 	Uptime       string `json:"uptime"`
 	Version      string `json:"version"`
@@ -82,6 +82,8 @@ func (f *Fleet) look(ctx context.Context, org planOrg, n planNode) (NodeStatus, 
 		return s, nil
 	case ready.Ready():
 		s.State = "ready"
+	case ready.Drained():
+		s.State, s.Detail = "drained", "agentos cluster drain "+n.StackID+" --undo"+f.at()+" takes it back"
 	default:
 		s.State, s.Detail = "not ready", unready(ready)
 	}
