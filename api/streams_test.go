@@ -426,6 +426,34 @@ func TestStream_Drain(t *testing.T) {
 	})
 }
 
+// A stream that has come to its run's end leaves its connection to the next request, whether it ended at once, while it was
+// busy, or long after it had taken the connection over.
+func TestStream_Connection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		client := w.serve(false)
+		inner := client.Transport.(*based).inner
+		dial, dials := inner.DialContext, 0
+		inner.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials++
+			return dial(ctx, network, address)
+		}
+		key, _ := w.key("tnt_a", tenancy.RoleTenantUser)
+		ended := w.create("/say x")
+		synctest.Wait()
+		for _, runID := range []string{ended, w.create("/wait 20ms\n/say x"), w.create("/wait 40s\n/say x"), ended} {
+			s := w.follow(client, key, "/v1/runs/"+runID+"/events")
+			if _, err := io.Copy(io.Discard, s.r); err != nil || s.Close {
+				t.Errorf("a stream ended with %v, close %v", err, s.Close)
+			}
+			synctest.Wait()
+		}
+		if dials != 1 {
+			t.Errorf("%d connections for four streams, one after another", dials)
+		}
+	})
+}
+
 // Closing the viewer cancels nothing, and leaves nothing behind.
 func TestStream_Viewer(t *testing.T) {
 	both(t, func(t *testing.T, w *world, client *http.Client) {

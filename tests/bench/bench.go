@@ -24,6 +24,7 @@ type bench struct {
 	idle     int
 	json     string
 	profile  string
+	only     string
 
 	stage  *harness.Stage
 	build  harness.Build
@@ -46,8 +47,17 @@ func (b *bench) all() error {
 		return err
 	}
 	b.table.begin(b.rounds, b.seconds)
-	for _, measure := range []func() error{b.create, b.createMany, b.complete, b.completeMany, b.fanOut, b.idleStreams, b.restart} {
-		if err := measure(); err != nil {
+	for _, m := range []struct {
+		name string
+		take func() error
+	}{
+		{"create", b.create}, {"creates", b.createMany}, {"run", b.complete}, {"runs", b.completeMany},
+		{"fan", b.fanOut}, {"idle", b.idleStreams}, {"restart", b.restart},
+	} {
+		if b.only != "" && !slices.Contains(strings.Split(b.only, ","), m.name) {
+			continue
+		}
+		if err := m.take(); err != nil {
 			return err
 		}
 		b.table.flush(os.Stdout)

@@ -3,7 +3,7 @@
 // is printed are medians, and the ratio with its least and greatest. It judges nothing and fails for nothing but a broken
 // run: figures are for people to read, with the machine's load beside them.
 //
-//	go run ./tests/bench [-rounds 5] [-seconds 3] [-json FILE]
+//	go run ./tests/bench [-rounds 5] [-seconds 3] [-only MEASURE,…] [-json FILE]
 package main
 
 import (
@@ -51,6 +51,7 @@ func run() error {
 	flag.IntVar(&b.idle, "idle", 4000, "idle streams to hold")
 	flag.StringVar(&b.json, "json", "", "also write the figures to this file")
 	flag.StringVar(&b.profile, "profile", "", "write a CPU profile of the node under 64 callers to this file")
+	flag.StringVar(&b.only, "only", "", "take these measures only: create, creates, run, runs, fan, idle, restart")
 	flag.Parse()
 	stage := &harness.Stage{}
 	defer stage.Close()
