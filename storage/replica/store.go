@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -116,6 +117,9 @@ func (s *Store) publish(m meta, fates []applied) {
 	for _, f := range fates {
 		if f.entry.own == g.own && !f.skip {
 			g.settle(f.index, true)
+			// Those who wait for the answers go on at once; else they'd wait for another processor to wake, or until this
+			// goroutine and all that it wakes have nothing more to do.
+			runtime.Gosched()
 		}
 	}
 }
