@@ -2,12 +2,15 @@ package api
 
 import (
 	"context"
+	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/peer/cluster"
 	"github.com/nexixai/agentos/peer/registry"
+	"github.com/nexixai/agentos/storage/replica"
 	"github.com/nexixai/agentos/tenancy"
 )
 
@@ -17,6 +20,7 @@ type Cluster interface {
 	CreateToken(ctx context.Context, by tenancy.Actor, ttl time.Duration, uses int) (*cluster.Token, bool, uint64, error)
 	Transfer(ctx context.Context, by tenancy.Actor, to string) (bool, uint64, error)
 	SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (*registry.Member, bool, uint64, error)
+	Backup(ctx context.Context, by tenancy.Actor) (*replica.Backup, error)
 }
 
 var _ Cluster = (*cluster.Membership)(nil)
@@ -66,6 +70,24 @@ func (c *call) transferLeader() error {
 		c.posted(true)
 	}
 	return c.cluster()
+}
+
+// backup streams a copy of the store. An answer that ends early has fewer bytes than its Content-Length says.
+func (c *call) backup() error {
+	b, err := c.s.o.Cluster.Backup(c.ctx(), c.actor())
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	c.index = b.Index
+	c.outHeaders()
+	h := c.w.Header()
+	h.Set("Content-Type", "application/x-tar")
+	h.Set("Content-Length", strconv.FormatInt(b.Size, 10))
+	c.wrote, c.status = true, http.StatusOK
+	c.w.WriteHeader(http.StatusOK)
+	_, err = io.Copy(c.w, b)
+	return err
 }
 
 // setMember returns a handler that puts a member into state.

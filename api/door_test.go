@@ -14,6 +14,7 @@ import (
 
 	"github.com/nexixai/agentos/api"
 	"github.com/nexixai/agentos/peer/cluster"
+	"github.com/nexixai/agentos/storage/replica"
 	"github.com/nexixai/agentos/tenancy"
 )
 
@@ -376,6 +377,10 @@ func TestDoor_Panic(t *testing.T) {
 
 // broken fails in both ways there are.
 type broken struct{ nobody }
+
+func (broken) Backup(context.Context, tenancy.Actor) (*replica.Backup, error) {
+	panic("the secret reason")
+}
 
 func (broken) Transfer(context.Context, tenancy.Actor, string) (bool, uint64, error) {
 	return false, 0, errors.New("the secret reason")

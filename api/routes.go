@@ -84,6 +84,7 @@ func (s *Server) table() []Route {
 		admin("POST", "/v1/admin/tenants/{id}/keys/{key_id}:rotate", (*call).rotateKey),
 		admin("DELETE", "/v1/admin/tenants/{id}/keys/{key_id}", (*call).revokeKey),
 		admin("GET", "/v1/admin/audit", (*call).listAudit),
+		platform("POST", "/v1/admin/backup", (*call).backup),
 		platform("GET", "/v1/admin/cluster", (*call).cluster),
 		platform("POST", "/v1/admin/cluster:transfer-leader", (*call).transferLeader),
 		platform("POST", "/v1/admin/cluster/members/{stack_id}:drain", setMember(registry.Draining)),

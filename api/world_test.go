@@ -34,6 +34,7 @@ import (
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/storage/mem"
+	"github.com/nexixai/agentos/storage/replica"
 	"github.com/nexixai/agentos/tenancy"
 	"github.com/nexixai/agentos/tenancy/audit"
 )
@@ -81,6 +82,10 @@ func (w *world) observe(o api.Observation) {
 
 // nobody is a cluster that always says yes.
 type nobody struct{}
+
+func (nobody) Backup(context.Context, tenancy.Actor) (*replica.Backup, error) {
+	return &replica.Backup{ReadCloser: io.NopCloser(strings.NewReader("all")), Index: 1, Size: 3}, nil
+}
 
 func (nobody) Describe(context.Context) *cluster.Description {
 	return &cluster.Description{ClusterID: "clu_a"}

@@ -105,7 +105,7 @@ func (n *Node) meet() error {
 	n.down.push("member list", func(context.Context) error { roster.Close(); return nil })
 	c.members = cluster.NewMembership(cluster.MembershipOptions{
 		Store: store, Commands: n.w.commands.members, Roster: roster, Door: c.door, Log: store, Seal: c.proof.seal, ShareSeal: n.o.Mode != Prod,
-		GossipKeys: func() [][]byte { return c.proof.gossip }, Rumours: func() []gossip.Member { return c.pool.Members() }, Self: n.self, Life: n.o.CertificateLife, Standing: n.standing,
+		GossipKeys: func() [][]byte { return c.proof.gossip }, Rumours: func() []gossip.Member { return c.pool.Members() }, Self: n.self, Life: n.o.CertificateLife, Standing: n.standing, Copy: store.Backup,
 		Logger: n.log.Named("members"),
 	})
 	fast := n.o.Timing == "fast"
@@ -253,6 +253,9 @@ func (n *Node) take(ctx context.Context) error {
 // enrol writes a new cluster's record and its first member, once.
 func (n *Node) enrol(ctx context.Context) error {
 	p := n.near.proof
+	if err := n.renewed(ctx); err != nil {
+		return err
+	}
 	if p.founding == nil {
 		return nil
 	}

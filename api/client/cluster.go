@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -81,4 +83,41 @@ func (c *Client) RemoveMember(ctx context.Context, stackID string) error {
 func (c *Client) member(ctx context.Context, method, stackID, verb string) error {
 	_, err := c.Do(ctx, Request{Method: method, Path: "/v1/admin/cluster/members/" + url.PathEscape(stackID) + verb})
 	return err
+}
+
+// Backup writes a copy of the node's whole store to w, and returns the index that it holds. A copy that broke off is an
+// error, and of no use. progress, which may be nil, is told how many of how many bytes have come.
+func (c *Client) Backup(ctx context.Context, w io.Writer, progress func(done, size int64)) (index uint64, err error) {
+	r := Request{Method: http.MethodPost, Path: "/v1/admin/backup"}
+	resp, err := c.send(ctx, r, nil, "application/x-tar")
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		_, err := c.read(ctx, r, resp)
+		return 0, err
+	}
+	from := &counted{Reader: resp.Body, size: resp.ContentLength, told: progress}
+	if _, err := io.Copy(w, from); err != nil {
+		return 0, fmt.Errorf("the backup broke off after %d of %d bytes: %w", from.done, from.size, told(ctx, err))
+	}
+	return (&Answer{Header: resp.Header}).Index(), nil
+}
+
+// counted tells how much was read.
+type counted struct {
+	io.Reader
+	done, size int64
+	told       func(done, size int64)
+}
+
+// Read implements io.Reader.
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.done += int64(n)
+	if c.told != nil && n > 0 {
+		c.told(c.done, c.size)
+	}
+	return n, err
 }

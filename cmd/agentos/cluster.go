@@ -27,7 +27,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		Example: "  agentos cluster token create --uses 2",
 	}
 	token.AddCommand(a.clusterTokenCreateCommand())
-	cmd.AddCommand(a.clusterStatusCommand(), a.clusterMembersCommand(), token, a.clusterTransferCommand(), a.clusterDrainCommand(), a.clusterRemoveCommand())
+	cmd.AddCommand(a.clusterStatusCommand(), a.clusterMembersCommand(), token, a.clusterTransferCommand(), a.clusterDrainCommand(), a.clusterRemoveCommand(), a.clusterRecoverCommand())
 	return cmd
 }
 

@@ -113,6 +113,9 @@ func Open(o Options) (*Door, error) {
 	return d, nil
 }
 
+// Expired reports whether this node's own certificate no longer holds.
+func (d *Door) Expired() bool { return time.Now().After(d.o.Credentials.Leaf().NotAfter) }
+
 // Addr is the address that others dial.
 func (d *Door) Addr() string { return d.addr.String() }
 

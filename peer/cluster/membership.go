@@ -21,6 +21,7 @@ import (
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust"
 	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/storage/replica"
 	"github.com/nexixai/agentos/tenancy"
 )
 
@@ -49,6 +50,8 @@ type MembershipOptions struct {
 	Self func() registry.Member
 	// Life is how long the certificates live that this node signs; 0 means trust.CertificateLife.
 	Life time.Duration
+	// Copy streams a copy of the store.
+	Copy func(ctx context.Context) (*replica.Backup, error)
 	// Standing is where this node stands at this moment.
 	Standing func() Standing
 	Logger   *zap.Logger
@@ -230,25 +233,24 @@ func (m *Membership) Announce(ctx context.Context) error {
 }
 
 // Knock asks every other member in turn to pass on where this node is to be found now, for a node that the leader does not
-// reach: after a move, nobody dials its new address. fault.Forbidden means that the cluster does not want this node.
+// reach: after a move, nobody dials its new address. fault.Forbidden means that the cluster does not want this node: a
+// member, proven as such, refuses its certificate because the member list says so.
 func (m *Membership) Knock(ctx context.Context) error {
 	self := m.o.Self()
 	var err error
-	refused, asked := 0, 0
 	for _, other := range m.o.Roster.Members() {
 		if other.StackID == self.StackID || other.State == registry.Removed {
 			continue
 		}
-		asked++
-		if _, err = m.o.Door.Ask(ctx, other.ClusterAddr, other.StackID, Question{Announce: &self}); err == nil || fault.Is(err, fault.Forbidden) {
+		_, err = m.o.Door.Ask(ctx, other.ClusterAddr, other.StackID, Question{Announce: &self})
+		switch {
+		case err == nil, fault.Is(err, fault.Forbidden):
 			return err
+		case refusedCertificate(err) && m.o.Door.Expired():
+			return fault.New(fault.Forbidden, "This node's certificate has expired while it was away. Empty its data directory and join anew.").Because(err)
+		case refusedCertificate(err):
+			return fault.New(fault.Forbidden, "Node %s refuses this node's certificate: it was removed from its cluster, or replaced. Empty its data directory and join anew.", other.StackID).Because(err)
 		}
-		if refusedCertificate(err) {
-			refused++
-		}
-	}
-	if refused > 0 && refused == asked {
-		return fault.New(fault.Forbidden, "The other members refuse this node's certificate: it was removed from its cluster, or replaced. Empty its data directory and join anew.").Because(err)
 	}
 	return err
 }
@@ -351,4 +353,12 @@ func asked(by tenancy.Actor, what ...any) registry.Asked {
 	return registry.Asked{TenantID: by.Auth.TenantID, Idem: &tenancy.Idempotency{
 		Principal: by.Auth.Principal.ID, Operation: by.Idem.Operation, Key: by.Idem.Key, RequestHash: hex.EncodeToString(sum[:]),
 	}}
+}
+
+// Backup streams a copy of the whole store, of every tenant. That it was taken is in the audit before the first byte is.
+func (m *Membership) Backup(ctx context.Context, by tenancy.Actor) (*replica.Backup, error) {
+	if _, _, err := m.o.Commands.Note.Do(ctx, m.o.Store, "", registry.Act{Action: "cluster.backup", By: actor(by)}); err != nil {
+		return nil, err
+	}
+	return m.o.Copy(ctx)
 }

@@ -125,6 +125,8 @@ type Join struct {
 type Commands struct {
 	Init        storage.Call[Cluster, Cluster]
 	Found       storage.Call[Member, Member]
+	Reset       storage.Call[Reset, Cluster]
+	Note        storage.Call[Act, bool]
 	Join        storage.Call[Join, Cluster]
 	Update      storage.Call[Member, Member]
 	SetState    storage.Call[StateChange, Changed]
@@ -169,6 +171,8 @@ func Define(reg *storage.Registry) *Commands {
 	return &Commands{
 		Init:        storage.Define(reg, "cluster.init", initCluster),
 		Found:       storage.Define(reg, "cluster.found", found),
+		Reset:       storage.Define(reg, "cluster.reset", reset),
+		Note:        storage.Define(reg, "cluster.note", note),
 		Join:        storage.Define(reg, "cluster.join", join),
 		Update:      storage.Define(reg, "cluster.member.update", update),
 		SetState:    storage.Define(reg, "cluster.member.state", setState),
@@ -197,6 +201,66 @@ func found(tx storage.Tx, m Member) (Member, error) {
 	}
 	m.State, m.JoinedAt, m.UpdatedAt = Active, tx.Now(), tx.Now()
 	return m, put(tx, memberKeys+m.StackID, m)
+}
+
+// Reset is what a node knows of its cluster after it was made anew around it: out of a backup, or out of what was left of
+// it when more than half of its voters were lost.
+type Reset struct {
+	ClusterID  string `json:"cluster_id"`
+	StoreEpoch string `json:"store_epoch"`
+	// Self is the one member that is left.
+	Self Member `json:"self"`
+	By   By     `json:"by"`
+	// Why stands in the audit: "restore" or "recover".
+	Why string `json:"why"`
+}
+
+// reset writes the cluster's new identity, and removes every member but one: they hold another history, and must not come
+// back with it.
+func reset(tx storage.Tx, r Reset) (Cluster, error) {
+	c, err := GetCluster(tx)
+	if err != nil {
+		return Cluster{}, err
+	}
+	if c.StoreEpoch == r.StoreEpoch { // asked again
+		return c, nil
+	}
+	members, err := Members(tx)
+	if err != nil {
+		return Cluster{}, err
+	}
+	for _, m := range members {
+		if m.StackID == r.Self.StackID || m.State == Removed {
+			continue
+		}
+		m.State, m.UpdatedAt = Removed, tx.Now()
+		if err := put(tx, memberKeys+m.StackID, m); err != nil {
+			return Cluster{}, err
+		}
+	}
+	self := r.Self
+	if err := self.validate(); err != nil {
+		return Cluster{}, err
+	}
+	self.State, self.JoinedAt, self.UpdatedAt = Active, tx.Now(), tx.Now()
+	if err := put(tx, memberKeys+self.StackID, self); err != nil {
+		return Cluster{}, err
+	}
+	c.ID, c.StoreEpoch = r.ClusterID, r.StoreEpoch
+	if err := put(tx, clusterKey, c); err != nil {
+		return Cluster{}, err
+	}
+	return c, r.By.audit(tx, "cluster."+r.Why, "cluster/"+c.ID, map[string]any{"store_epoch": c.StoreEpoch, "stack_id": self.StackID})
+}
+
+// Act is something that was done to the cluster and leaves no other trace in it.
+type Act struct {
+	Action string `json:"action"`
+	By     By     `json:"by"`
+}
+
+func note(tx storage.Tx, a Act) (bool, error) {
+	return true, a.By.audit(tx, a.Action, "cluster", nil)
 }
 
 func join(tx storage.Tx, j Join) (Cluster, error) {

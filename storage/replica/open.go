@@ -67,7 +67,7 @@ func (s *Store) make() error {
 	self := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(s.o.ServerID), Address: raft.ServerAddress(s.address())}
 	entry := &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{self}})}
 	// What raft.BootstrapCluster does, which wants a running transport.
-	if err := s.logs.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+	if err := s.logs.SetUint64(currentTermKey, 1); err != nil {
 		return err
 	}
 	return s.logs.StoreLog(entry)

@@ -76,6 +76,24 @@ var _ storage.Store = (*Store)(nil)
 
 // Open opens the replica in o.Dir, or makes it. It takes part in nothing before Start.
 func Open(o Options) (*Store, error) {
+	s, err := prepare(o)
+	if err != nil {
+		return nil, err
+	}
+	err = s.open()
+	if sick := s.sick.Load(); sick != nil { // it names the place, where err may only tell what came of it
+		err = errors.Join(*sick, err)
+	}
+	if err != nil {
+		s.discard()
+		return nil, fmt.Errorf("storage: opening %s: %w", s.o.Dir, err)
+	}
+	s.disk.check()
+	return s, nil
+}
+
+// prepare returns a Store that has opened nothing yet.
+func prepare(o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
@@ -89,15 +107,6 @@ func Open(o Options) (*Store, error) {
 	s.disk = newDisk(o, s.die)
 	s.dir = directory{fs: s.disk, root: o.Dir}
 	s.fsm = &machine{s: s}
-	err = s.open()
-	if sick := s.sick.Load(); sick != nil { // it names the place, where err may only tell what came of it
-		err = errors.Join(*sick, err)
-	}
-	if err != nil {
-		s.discard()
-		return nil, fmt.Errorf("storage: opening %s: %w", o.Dir, err)
-	}
-	s.disk.check()
 	return s, nil
 }
 

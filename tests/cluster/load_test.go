@@ -23,7 +23,6 @@ type load struct {
 	runs   map[string]string // key → run id
 	acks   int
 	onAck  func(n int)
-	asked  time.Time // when the newest acknowledged create was first asked
 	served []time.Time
 }
 

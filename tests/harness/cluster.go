@@ -20,7 +20,6 @@ type Cluster struct {
 	dir     string
 	starter *Starter
 	Nodes   []*Node
-	token   string
 }
 
 // Node is one node of a Cluster.
@@ -379,3 +378,15 @@ func (n *Node) Wait(tb testing.TB) int {
 
 // MoveTo gives a node that does not run another machine.
 func (n *Node) MoveTo(h *Host) { n.Machine, n.Host = h, h.Addr }
+
+// Restored adds a node whose data directory the test fills before it's launched.
+func (c *Cluster) Restored(tb testing.TB, name string) *Node {
+	tb.Helper()
+	port, err := FreePorts(5)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n := &Node{Name: name, Host: "127.0.0.1", Port: port, Binary: c.binary, c: c, DataDir: filepath.Join(c.dir, name)}
+	c.Nodes = append(c.Nodes, n)
+	return n
+}
