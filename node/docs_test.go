@@ -86,6 +86,7 @@ A node in prod that lacks one of these does not start, and says which by name.
 | DATA_DIR/node.json | which node and which cluster this is | 0600 |
 | DATA_DIR/lock | held while a process uses the directory; names it | 0600 |
 | DATA_DIR/store | the replicated log and the state it made | 0700 |
+| DATA_DIR/trust | the CA's certificate, the node's own and its key, the gossip key; in demo and dev also the seal key | 0700 |
 | DATA_DIR/platform_admin.key | the first key, written by ` + "`--init`" + `; move it away | 0600 |
 
 ## Ports
@@ -93,12 +94,13 @@ A node in prod that lacks one of these does not start, and says which by name.
 | listener | default | protocol | who |
 |---|---|---|---|
 | API | 127.0.0.1:8420 | HTTP, HTTPS | clients of both stacks |
-| federation | :8421 | TLS 1.3, mutual | peers of other organisations; reserved |
-| cluster | :8422 | TLS 1.3, mutual | the other nodes of the cluster; reserved |
-| gossip | :8423 | TCP and UDP, encrypted | the same; reserved |
+| federation | :8421 | TLS 1.3, mutual | peers of other organisations; reserved, not opened yet |
+| cluster | :8422 | TLS 1.3, mutual | the other nodes of the cluster, and those that join it |
+| gossip | :8423 | TCP and UDP, encrypted | the other nodes of the cluster |
 | admin | 127.0.0.1:8424 | HTTP, HTTPS | /metrics, /debug/pprof/, admin calls |
 
 ` + "`agentos up`" + ` gives each node five ports in a row from ` + "`--base-port`" + ` on (8420 when left out), the next node ten further on.
+[operating.md](operating.md) tells how nodes on machines of their own become a cluster.
 
 ## Memory
 

@@ -245,7 +245,7 @@ var table = []Setting{
 	},
 	{
 		Name: "federation-listen", Default: ":8421", Group: groupListen, field: func(o *Options) any { return &o.FederationListen },
-		Doc: "Address for peers of other organisations. Reserved: not opened by a node alone.",
+		Doc: "Address for peers of other organisations. Reserved: not opened yet.",
 	},
 	{
 		Name: "federation-advertise", Group: groupListen, field: func(o *Options) any { return &o.FederationAdvertise },

@@ -21,6 +21,7 @@ func (a *app) nodeRunCommand() *cobra.Command {
 and exits. A second signal ends it at once; what it acknowledged is kept either way. SIGHUP reads certificates and the
 log level again.`,
 		Example: `  agentos node run --init --data-dir data
+  agentos node run --join 10.0.0.11:8422 --join-token-file join.token --data-dir data
   agentos node run --data-dir data --openai-base-url https://api.openai.com/v1 --openai-key-file key`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
