@@ -61,10 +61,11 @@ func (c *call) rawBody() ([]byte, error) {
 	if c.r.ContentLength > limit {
 		return nil, c.tooLarge(limit)
 	}
-	rc := http.NewResponseController(c.w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyPatience + time.Duration(limit/bodyPace)*time.Second))
+	c.awaitBody(bodyPatience + time.Duration(limit/bodyPace)*time.Second)
 	buf, err := c.readAll(http.MaxBytesReader(c.w, c.r.Body, limit), c.r.ContentLength)
-	_ = rc.SetReadDeadline(time.Time{})
+	if err == nil {
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{})
+	}
 	_, large := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case large:
@@ -79,6 +80,14 @@ func (c *call) rawBody() ([]byte, error) {
 		return nil, fault.Invalid("body", "The body is empty; send a JSON object.")
 	}
 	return buf, nil
+}
+
+// awaitBody sets how long the body may take from now on. It is set for every request that has one, because the server
+// reads, before it answers, what a handler has left: the deadline is lifted only when the whole body has come.
+func (c *call) awaitBody(d time.Duration) {
+	if c.r.ContentLength != 0 {
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(d))
+	}
 }
 
 // readAll reads r to its end. Memory is taken as bytes come, whatever length was announced, and in pieces that are joined

@@ -158,11 +158,20 @@ func (c *call) replyRaw(status int, kind string, b []byte) error {
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	c.wrote, c.status = true, status
 	c.w.WriteHeader(status)
-	if c.r.Method != http.MethodHead {
-		_, _ = c.w.Write(b)
+	if c.r.Method == http.MethodHead {
+		return nil
 	}
+	if len(b) > smallAnswer { // a small one lies in the connection's buffers, whether its reader takes it or not
+		rc := http.NewResponseController(c.w)
+		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout + time.Duration(len(b)/bodyPace)*time.Second))
+		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
+	}
+	_, _ = c.w.Write(b)
 	return nil
 }
+
+// smallAnswer is the largest answer that is written without a deadline.
+const smallAnswer = 4 << 10
 
 // noContent answers 204.
 func (c *call) noContent() error {

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -239,50 +240,36 @@ func TestDoor_BodyRoom(t *testing.T) {
 	w.want(200, q)
 }
 
-// A body that comes too slowly is cut off, and its sender told so.
+// A body that comes too slowly is cut off, whether anybody wants it or not, and its sender told so.
 func TestDoor_SlowBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		client := w.serve(false)
+		dial := w.serve(false).Transport.(*based).inner.DialContext
 		key, _ := w.key("tnt_a", tenancy.RoleTenantUser)
-		for name, body := range map[string]io.Reader{
-			"stops":   io.MultiReader(strings.NewReader(`{"input"`), stuck{t.Context()}),
-			"trickle": trickle{t.Context()},
+		for path, want := range map[string]int{
+			"/v1/agents/agt_a/runs": 400, "/v1/nothing": 404, "/v1/runs": 405, "/v1/admin/tenants": 403, "/v1/chat/completions": 400, "/v1/runs/run_none:cancel": 404,
 		} {
-			r, err := http.NewRequestWithContext(t.Context(), "POST", "/v1/agents/agt_a/runs", body)
+			conn, err := dial(t.Context(), "", "")
 			w.must(err)
-			r.Header.Set("Authorization", "Bearer "+key)
-			begun := time.Now()
-			resp, err := client.Do(r)
+			begun, done := time.Now(), make(chan struct{})
+			go func() { // ends when the door has closed the connection
+				defer close(done)
+				_, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1000\r\n\r\n", path, key)
+				for err == nil {
+					_, err = conn.Write([]byte(" "))
+					time.Sleep(time.Minute)
+				}
+			}()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			w.must(err)
-			a := w.check(request{method: "POST", path: r.URL.Path}, resp)
-			if took := time.Since(begun); a.StatusCode != 400 || a.code() != "invalid_request" || took > time.Minute {
-				t.Errorf("%s: %d %s after %v", name, a.StatusCode, a.raw, took)
+			a := w.check(request{method: "POST", path: path}, resp)
+			if took := time.Since(begun); a.StatusCode != want || took > 10*time.Minute {
+				t.Errorf("%s: %d %s after %v", path, a.StatusCode, a.raw, took)
 			}
-			w.must(resp.Body.Close())
+			_ = conn.Close()
+			<-done
 		}
 	})
-}
-
-// stuck is a body that never goes on.
-type stuck struct{ ctx context.Context }
-
-func (s stuck) Read([]byte) (int, error) {
-	<-s.ctx.Done()
-	return 0, s.ctx.Err()
-}
-
-// trickle is a body of one byte a second.
-type trickle struct{ ctx context.Context }
-
-func (s trickle) Read(b []byte) (int, error) {
-	select {
-	case <-time.After(time.Second):
-		b[0] = ' '
-		return 1, nil
-	case <-s.ctx.Done():
-		return 0, s.ctx.Err()
-	}
 }
 
 // A caller that leaves is no failure of ours: neither in the figures nor in the log.
@@ -360,6 +347,65 @@ func TestDoor_BruteForce(t *testing.T) {
 	if !limited {
 		t.Error("200 guesses, and no end")
 	}
+}
+
+// Where the admin calls stand apart, the public door doesn't know them, and theirs knows nothing else but health.
+func TestDoor_AdminApart(t *testing.T) {
+	t.Parallel()
+	for _, apart := range []bool{false, true} {
+		w := newWorld(t, func(o *api.Options) { o.AdminApart = apart })
+		root, _ := w.key("tnt_a", tenancy.RolePlatformAdmin)
+		ask := func(h http.Handler, path string) int {
+			r := httptest.NewRequest("GET", path, nil)
+			r.Header.Set("Authorization", "Bearer "+root)
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, r)
+			return rec.Code
+		}
+		for path, want := range map[string][2]int{ // at the public door when apart, at the admin's
+			"/v1/admin/tenants": {404, 200}, "/v1/admin/audit": {404, 200}, "/v1/admin/prices": {404, 200}, "/v1/admin/cluster": {404, 200},
+			"/v1/runs": {200, 404}, "/v1/usage": {200, 404}, "/healthz": {200, 200}, "/readyz": {200, 200},
+		} {
+			public := want[0]
+			if !apart {
+				public = 200
+			}
+			if got := ask(w.door.Handler(), path); got != public {
+				t.Errorf("apart %v: %s at the public door: %d", apart, path, got)
+			}
+			if got := ask(w.door.AdminHandler(), path); got != want[1] {
+				t.Errorf("apart %v: %s at the admin door: %d", apart, path, got)
+			}
+		}
+	}
+}
+
+// A door with a room missing doesn't open.
+func TestNew_Refuses(t *testing.T) {
+	t.Parallel()
+	if _, err := api.New(api.Options{}); err == nil || !strings.Contains(err.Error(), "is missing") {
+		t.Errorf("a door without rooms: %v", err)
+	}
+}
+
+// A large answer that nobody takes is given up.
+func TestDoor_SlowAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		client := w.serve(false)
+		key, _ := w.key("tnt_a", tenancy.RoleTenantUser)
+		w.want(200, request{method: "PUT", path: "/v1/memory/notes/k", key: key, body: `{"value":"` + strings.Repeat("x", 200<<10) + `"}`})
+		r, err := http.NewRequestWithContext(t.Context(), "GET", "/v1/memory/notes/k", nil)
+		w.must(err)
+		r.Header.Set("Authorization", "Bearer "+key)
+		resp, err := client.Do(r)
+		w.must(err)
+		time.Sleep(20 * time.Second)
+		if _, err := io.ReadAll(resp.Body); err == nil {
+			t.Error("the answer waited for its reader")
+		}
+		w.must(resp.Body.Close())
+	})
 }
 
 // A failure nobody expected says nothing of itself; the door stands.

@@ -93,7 +93,7 @@ func (c *call) stream(cursor *event.Cursor) error {
 		cursor.Close()
 		return err
 	}
-	place, err := c.s.streams.begin()
+	place, err := c.s.streams.begin(c.auth.TenantID)
 	if err != nil {
 		cursor.Close()
 		c.wrote = false

@@ -189,6 +189,7 @@ func (s *Server) handler(rt *router) http.Handler {
 				c.finish(errors.New("panic"))
 			}
 		}()
+		c.awaitBody(bodyPatience)
 		c.finish(c.run(rt))
 	})
 }

@@ -17,13 +17,18 @@ import (
 	"github.com/nexixai/agentos/tenancy"
 )
 
-// maxStreams bounds the event streams of one node.
-const maxStreams = 16_384
+// maxStreams bounds the event streams of one node, maxTenantStreams those of one tenant: three in four, so that nobody
+// takes all.
+const (
+	maxStreams       = 16_384
+	maxTenantStreams = maxStreams / 4 * 3
+)
 
 // streams owns every open event stream: the server's own shutdown does not know connections that were taken over.
 type streams struct {
 	mu     sync.Mutex
 	n      int
+	of     map[string]int // by tenant
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -31,11 +36,11 @@ type streams struct {
 
 func newStreams() *streams {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &streams{ctx: ctx, cancel: cancel}
+	return &streams{of: make(map[string]int), ctx: ctx, cancel: cancel}
 }
 
-// begin counts a stream in, which ends when the node drains. The stream's owner calls end.
-func (s *streams) begin() (*slot, error) {
+// begin counts a tenant's stream in, which ends when the node drains. The stream's owner calls end.
+func (s *streams) begin(tenantID string) (*slot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
@@ -44,24 +49,32 @@ func (s *streams) begin() (*slot, error) {
 	if s.n >= maxStreams {
 		return nil, fault.New(fault.RateLimited, "This node follows %d streams, as many as it takes; close some or ask another.", maxStreams).After(time.Second)
 	}
+	if s.of[tenantID] >= maxTenantStreams {
+		return nil, fault.New(fault.RateLimited, "This node follows %d streams of this tenant, as many as one may have; close some or ask another.", maxTenantStreams).After(time.Second)
+	}
 	s.n++
+	s.of[tenantID]++
 	s.wg.Add(1)
-	l := &slot{s: s}
+	l := &slot{s: s, tenantID: tenantID}
 	l.ctx, l.cancel = context.WithCancel(s.ctx)
 	return l, nil
 }
 
 // slot is a stream's place among those of the node.
 type slot struct {
-	s      *streams
-	ctx    context.Context
-	cancel context.CancelFunc
+	s        *streams
+	tenantID string
+	ctx      context.Context
+	cancel   context.CancelFunc
 }
 
 func (l *slot) end() {
 	l.cancel()
 	l.s.mu.Lock()
 	l.s.n--
+	if l.s.of[l.tenantID]--; l.s.of[l.tenantID] == 0 {
+		delete(l.s.of, l.tenantID)
+	}
 	l.s.mu.Unlock()
 	l.s.wg.Done()
 }

@@ -113,10 +113,16 @@ func vectorKey(tenantID, namespace, key string) string {
 
 func usedKey(tenantID string) string { return tenancy.Place(tenantID, "quota", "memory_bytes") }
 
+func vectorBytesKey(tenantID string) string {
+	return tenancy.Place(tenantID, "quota", "memory_vector_bytes")
+}
+
 // Used returns how many bytes of memory a tenant uses: of its values, their metadata and their names. What the node keeps
 // to find them is not counted.
-func Used(r storage.Reader, tenantID string) (int64, error) {
-	raw, err := r.Get(usedKey(tenantID))
+func Used(r storage.Reader, tenantID string) (int64, error) { return count(r, usedKey(tenantID)) }
+
+func count(r storage.Reader, key string) (int64, error) {
+	raw, err := r.Get(key)
 	if err != nil || raw == nil {
 		return 0, err
 	}
@@ -175,11 +181,8 @@ func put(tx storage.Tx, a putArgs) (putDone, error) {
 	}
 	created := raw == nil
 	tx.Set(key, r.encode())
-	switch at := vectorKey(a.TenantID, a.Namespace, a.Key); {
-	case len(a.Vector) > 0:
-		tx.Set(at, a.Vector)
-	case !created:
-		tx.Delete(at)
+	if err := setVector(tx, &a.who, a.Namespace, a.Key, a.Vector); err != nil {
+		return putDone{}, err
 	}
 	return putDone{Created: created, CreatedAt: r.created, UpdatedAt: now}, a.note(tx, "memory.put", a.Namespace, a.Key)
 }
@@ -202,8 +205,43 @@ func remove(tx storage.Tx, a removeArgs) (struct{}, error) {
 		return none, err
 	}
 	tx.Delete(key)
-	tx.Delete(vectorKey(a.TenantID, a.Namespace, a.Key))
+	if err := setVector(tx, &a.who, a.Namespace, a.Key, nil); err != nil {
+		return none, err
+	}
 	return none, a.note(tx, "memory.delete", a.Namespace, a.Key)
+}
+
+// minVectorBytes is what a tenant's vectors may take however small its quota is.
+const minVectorBytes = 1 << 20
+
+// setVector stores the vector of a value, or takes away what is there. Vectors are not counted as the tenant's, but all of
+// them together may take no more than its quota again: small values have vectors that are larger than they are. A value for
+// whose vector there is no room is kept without one.
+func setVector(tx storage.Tx, w *who, namespace, key string, vector []byte) error {
+	at := vectorKey(w.TenantID, namespace, key)
+	old, err := tx.Get(at)
+	if err != nil || old == nil && vector == nil {
+		return err
+	}
+	taken, err := count(tx, vectorBytesKey(w.TenantID))
+	if err != nil {
+		return err
+	}
+	t, err := tenancy.GetTenant(tx, w.TenantID)
+	if err != nil {
+		return err
+	}
+	taken -= int64(len(old))
+	if most := t.Quotas.Storage.MaxMemoryBytes; most != nil && taken+int64(len(vector)) > max(*most, minVectorBytes) {
+		vector = nil
+	}
+	if vector == nil {
+		tx.Delete(at)
+	} else {
+		tx.Set(at, vector)
+	}
+	tx.Set(vectorBytesKey(w.TenantID), binary.BigEndian.AppendUint64(nil, uint64(taken+int64(len(vector)))))
+	return nil
 }
 
 // note writes the audit record.

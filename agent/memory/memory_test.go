@@ -305,6 +305,64 @@ func (w *world) search(tb testing.TB, tenantID string, q memory.Query) []string 
 	return keys
 }
 
+// wide makes large vectors.
+type wide struct{}
+
+func (wide) Embed(context.Context, *tenancy.Auth, string) ([]float32, string, error) {
+	v := make([]float32, 8192)
+	v[0] = 1
+	return v, "wide", nil
+}
+
+// The vectors of small values are larger than the values: they have an end too, beyond which values are kept without; and
+// what is forgotten makes room.
+func TestStore_Put_vectorRoom(t *testing.T) {
+	w := newWorld(t, wide{}, 100_000)
+	const values = 50
+	for i := range values {
+		w.mustPut(t, "n", fmt.Sprintf("k%02d", i), `"word"`, ``)
+	}
+	found := func(mode string) int {
+		t.Helper()
+		results, _, err := w.memory.Search(t.Context(), storage.Read{}, by("tnt_a").Auth, "n", memory.Query{Query: "word", Mode: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(results)
+	}
+	full := found(memory.Vector)
+	if words := found(memory.Keyword); full < 20 || full >= values || words != values {
+		t.Fatalf("%d found by vector, %d by word", full, words)
+	}
+	for i := range values {
+		w.mustPut(t, "n", fmt.Sprintf("k%02d", i), `"word again"`, ``) // replaces what is counted, and adds nothing
+	}
+	if n := found(memory.Vector); n != full {
+		t.Errorf("%d found by vector after each was written again, %d before", n, full)
+	}
+	for i := range values {
+		if _, err := w.memory.Delete(t.Context(), by("tnt_a"), "n", fmt.Sprintf("k%02d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.mustPut(t, "n", "new", `"word"`, ``)
+	if n := found(memory.Vector); n != 1 {
+		t.Errorf("%d found by vector after all was forgotten", n)
+	}
+}
+
+// An answer holds the best of what there is, and has an end in bytes.
+func TestStore_Search_bytes(t *testing.T) {
+	w := newWorld(t, nil, 1<<30)
+	for i := range 40 {
+		w.mustPut(t, "n", fmt.Sprintf("k%02d", i), `"`+strings.Repeat("fox ", 60_000)+`"`, ``)
+	}
+	results, _, err := w.memory.Search(t.Context(), storage.Read{}, by("tnt_a").Auth, "n", memory.Query{Query: "fox", Limit: 500})
+	if err != nil || len(results) < 20 || len(results) >= 40 {
+		t.Errorf("%d results of 240 KB: %v", len(results), err)
+	}
+}
+
 func TestStore_Search(t *testing.T) {
 	embedder := &letters{model: "m1"}
 	w := newWorld(t, embedder, 1<<20, "tnt_b")

@@ -29,8 +29,9 @@ const (
 	MaxLimit     = 500
 	maxQuery     = 8 << 10
 	maxTerms     = 64
-	rankPool     = 200 // how deep each list is merged by Hybrid, at least
-	rankConstant = 60  // of reciprocal rank fusion (Cormack, Clarke, Buettcher 2009)
+	maxAnswer    = 8 << 20 // bytes of values in one answer; beyond, it has fewer results than there are
+	rankPool     = 200     // how deep each list is merged by Hybrid, at least
+	rankConstant = 60      // of reciprocal rank fusion (Cormack, Clarke, Buettcher 2009)
 )
 
 // Query is what to look for.
@@ -322,7 +323,7 @@ func (f *finder) byVector(vector []float32, model string, limit int) ([]hit, err
 
 // fetch reads what was found.
 func (f *finder) fetch(hits []hit) ([]Result, error) {
-	results := make([]Result, 0, len(hits))
+	results, size := make([]Result, 0, len(hits)), 0
 	for _, h := range hits {
 		raw, err := f.r.Get(itemKey(f.tenantID, f.namespace, h.key))
 		if err != nil {
@@ -334,6 +335,9 @@ func (f *finder) fetch(hits []hit) ([]Result, error) {
 		r, err := decode(bytes.Clone(raw))
 		if err != nil {
 			return nil, err
+		}
+		if size += len(raw); size > maxAnswer && len(results) > 0 {
+			break // the best are there
 		}
 		results = append(results, Result{Key: h.key, Value: r.value, Metadata: r.metadata, Score: h.score})
 	}

@@ -439,6 +439,39 @@ func TestService_NextRunWithTheLastOnesEnd(t *testing.T) {
 	}
 }
 
+// A page has an end in bytes too, and the next one goes on where it ended.
+func TestService_List_bytes(t *testing.T) {
+	w := mustWorld(t, tenancy.Quotas{})
+	const runs = 30
+	for range runs {
+		l := w.mustLease(t, text("hello"))
+		w.mustAppend(t, l, 1, started(), draft(event.RunCompleted, `{"status":"completed","output":{"type":"text","text":"`+strings.Repeat("x", 200<<10)+`"}}`))
+		w.ahead.Add(int64(time.Millisecond))
+	}
+	seen, cursor, pages := map[string]bool{}, "", 0
+	for {
+		list, next, _, err := w.runs.List(t.Context(), storage.Read{}, tenantID, run.Filter{}, cursor, 500)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes := 0
+		for _, r := range list {
+			seen[r.ID] = true
+			bytes += len(r.Output.Text)
+		}
+		if bytes > 5<<20 {
+			t.Errorf("a page of %d bytes", bytes)
+		}
+		if pages++; next == "" {
+			break
+		}
+		cursor = next
+	}
+	if len(seen) != runs || pages != 2 {
+		t.Errorf("%d of %d runs on %d pages", len(seen), runs, pages)
+	}
+}
+
 func TestService_List(t *testing.T) {
 	w := mustWorld(t, tenancy.Quotas{})
 	mustTenant(t, w, "tnt_other", tenancy.Quotas{})

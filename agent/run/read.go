@@ -168,10 +168,11 @@ func (f *Filter) index(tenantID string) (walk string, also []string) {
 	return lists[0], lists[1:]
 }
 
-// Bounds of the work for one page: beyond maxLooked entries it ends short, with a cursor to go on.
+// Bounds of one page: beyond maxLooked entries looked at, or maxPage bytes of outputs, it ends short, with a cursor to go on.
 const (
 	lookAhead = 128
 	maxLooked = 20_000
+	maxPage   = 4 << 20 // bytes of outputs
 )
 
 // List returns a tenant's runs, newest first, beginning after cursor; next is "" at the end. A page may be shorter than
@@ -196,11 +197,19 @@ func (s *Service) List(ctx context.Context, r storage.Read, tenantID string, f F
 		if err != nil {
 			return err
 		}
-		for _, entry := range entries {
+		size := 0
+		for i, entry := range entries {
 			_, runID, _ := strings.Cut(entry, "/")
 			one, err := read(v, keys{tenantID, runID}, false)
 			if err != nil {
 				return err
+			}
+			if one.Output != nil {
+				size += len(one.Output.Text) + len(one.Output.Artifacts)
+			}
+			if size > maxPage && i > 0 {
+				more = entries[i-1]
+				break
 			}
 			list = append(list, *one)
 		}
