@@ -51,8 +51,13 @@ func (b *bench) all() error {
 		name string
 		take func() error
 	}{
-		{"create", b.create}, {"creates", b.createMany}, {"run", b.complete}, {"runs", b.completeMany},
-		{"fan", b.fanOut}, {"idle", b.idleStreams}, {"restart", b.restart},
+		{"create", b.create},
+		{"creates", b.createMany},
+		{"run", b.complete},
+		{"runs", b.completeMany},
+		{"fan", b.fanOut},
+		{"idle", b.idleStreams},
+		{"restart", b.restart},
 	} {
 		if b.only != "" && !slices.Contains(strings.Split(b.only, ","), m.name) {
 			continue
