@@ -20,6 +20,7 @@ type Cluster interface {
 	CreateToken(ctx context.Context, by tenancy.Actor, ttl time.Duration, uses int) (*cluster.Token, bool, uint64, error)
 	Transfer(ctx context.Context, by tenancy.Actor, to string) (bool, uint64, error)
 	SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (*registry.Member, bool, uint64, error)
+	RotateGossip(ctx context.Context, by tenancy.Actor) error
 	Backup(ctx context.Context, by tenancy.Actor) (*replica.Backup, error)
 }
 
@@ -68,6 +69,14 @@ func (c *call) transferLeader() error {
 	}
 	if c.index = index; replayed {
 		c.posted(true)
+	}
+	return c.cluster()
+}
+
+// rotateGossip gives the members' gossip a new key.
+func (c *call) rotateGossip() error {
+	if err := c.s.o.Cluster.RotateGossip(c.ctx(), c.actor()); err != nil {
+		return err
 	}
 	return c.cluster()
 }

@@ -424,6 +424,8 @@ func TestDoor_Panic(t *testing.T) {
 // broken fails in both ways there are.
 type broken struct{ nobody }
 
+func (broken) RotateGossip(context.Context, tenancy.Actor) error { panic("the secret reason") }
+
 func (broken) Backup(context.Context, tenancy.Actor) (*replica.Backup, error) {
 	panic("the secret reason")
 }

@@ -87,6 +87,7 @@ func (s *Server) table() []Route {
 		platform("POST", "/v1/admin/backup", (*call).backup),
 		platform("GET", "/v1/admin/cluster", (*call).cluster),
 		platform("POST", "/v1/admin/cluster:transfer-leader", (*call).transferLeader),
+		platform("POST", "/v1/admin/cluster:rotate-gossip-key", (*call).rotateGossip),
 		platform("POST", "/v1/admin/cluster/members/{stack_id}:drain", setMember(registry.Draining)),
 		platform("POST", "/v1/admin/cluster/members/{stack_id}:undrain", setMember(registry.Active)),
 		platform("DELETE", "/v1/admin/cluster/members/{stack_id}", setMember(registry.Removed)),

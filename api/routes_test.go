@@ -41,6 +41,7 @@ var samples = map[string]sample{
 	"GET /v1/admin/tenants":                             {status: 200},
 	"GET /v1/admin/audit":                               {status: 200},
 	"GET /v1/admin/cluster":                             {status: 200},
+	"POST /v1/admin/cluster:rotate-gossip-key":          {status: 200},
 	"POST /v1/admin/backup":                             {status: 200},
 	"GET /v1/admin/backends":                            {status: 200},
 	"GET /v1/admin/prices":                              {status: 200},

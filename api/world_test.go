@@ -83,6 +83,8 @@ func (w *world) observe(o api.Observation) {
 // nobody is a cluster that always says yes.
 type nobody struct{}
 
+func (nobody) RotateGossip(context.Context, tenancy.Actor) error { return nil }
+
 func (nobody) Backup(context.Context, tenancy.Actor) (*replica.Backup, error) {
 	return &replica.Backup{ReadCloser: io.NopCloser(strings.NewReader("all")), Index: 1, Size: 3}, nil
 }

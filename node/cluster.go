@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +36,7 @@ type neighbours struct {
 	members   *cluster.Membership
 	keeper    *cluster.Keeper
 	caughtUp  atomic.Bool
+	keysMu    sync.Mutex     // guards proof.gossip
 	serving   sync.WaitGroup // what the door's callers are answered by; it ends when the door closes
 }
 
@@ -105,7 +108,7 @@ func (n *Node) meet() error {
 	n.down.push("member list", func(context.Context) error { roster.Close(); return nil })
 	c.members = cluster.NewMembership(cluster.MembershipOptions{
 		Store: store, Commands: n.w.commands.members, Roster: roster, Door: c.door, Log: store, Seal: c.proof.seal, ShareSeal: n.o.Mode != Prod,
-		GossipKeys: func() [][]byte { return c.proof.gossip }, Rumours: func() []gossip.Member { return c.pool.Members() }, Self: n.self, Life: n.o.CertificateLife, Standing: n.standing, Copy: store.Backup,
+		GossipKeys: c.gossipKeys, Rumours: func() []gossip.Member { return c.pool.Members() }, Self: n.self, Life: n.o.CertificateLife, Standing: n.standing, Copy: store.Backup,
 		Logger: n.log.Named("members"),
 	})
 	fast := n.o.Timing == "fast"
@@ -190,13 +193,14 @@ func (n *Node) standing() cluster.Standing {
 	st := n.w.store.Status()
 	return cluster.Standing{
 		StackID: n.dir.id.StackID, ServerID: n.dir.id.ServerID, Version: n.o.Build.Version, Leader: st.Leader, Term: st.Term,
-		Applied: st.Applied, Hash: st.Hash, Ready: n.near.caughtUp.Load() && !n.draining.Load(),
+		Applied: st.Applied, Hash: st.Hash, Ready: n.near.caughtUp.Load() && !n.draining.Load(), GossipKeys: cluster.NameKeys(n.near.gossipKeys()),
 	}
 }
 
 // membersChanged follows what the member list says, of this node and of others.
 func (n *Node) membersChanged() {
 	roster := n.near.roster.Load()
+	n.takeGossipKeys(roster.Cluster())
 	n.near.pool.Seek()
 	n.near.door.Cut()
 	for _, m := range roster.Members() {
@@ -216,6 +220,39 @@ func (n *Node) membersChanged() {
 	default:
 		n.setDrained(own.State == registry.Draining)
 	}
+}
+
+// gossipKeys are those that gossip has now.
+func (c *neighbours) gossipKeys() [][]byte {
+	c.keysMu.Lock()
+	defer c.keysMu.Unlock()
+	return c.proof.gossip
+}
+
+// takeGossipKeys gives gossip the keys of the cluster's record, and keeps them for the next start.
+func (n *Node) takeGossipKeys(record registry.Cluster) {
+	c := &n.near
+	if c.proof.seal == nil || len(record.GossipKeys) == 0 {
+		return
+	}
+	keys, err := cluster.OpenGossipKeys(c.proof.seal, record)
+	if err == nil && slices.EqualFunc(keys, c.gossipKeys(), bytes.Equal) {
+		return
+	}
+	if err == nil {
+		err = c.pool.Rotate(keys)
+	}
+	if err == nil {
+		err = n.writeKeys(gossipName, keys...)
+	}
+	if err != nil {
+		n.log.Error("the cluster's gossip keys could not be taken", zap.Error(err))
+		return
+	}
+	c.keysMu.Lock()
+	c.proof.gossip = keys
+	c.keysMu.Unlock()
+	n.log.Info("gossip has other keys", zap.Int("keys", len(keys)))
 }
 
 // setDrained takes no new runs while an operator drains the node, and takes them again when told so.
@@ -308,7 +345,7 @@ func (n *Node) belong(ctx context.Context) {
 			n.log.Warn("the cluster does not know all of this node yet", zap.Error(err))
 			next = soon
 		}
-		timer.Reset(min(next, max(time.Until(n.near.proof.creds.RenewAt()), soon)))
+		timer.Reset(min(next, max(time.Until(n.near.proof.creds.RenewAt()), 100*time.Millisecond)))
 	}
 }
 

@@ -268,7 +268,7 @@ func (o Options) validateLimits() error {
 			faults = append(faults, refuse(name, "%v is not between %v and %v", v, least, most))
 		}
 	}
-	span("certificate-life", o.CertificateLife, time.Minute, trust.CertificateLife)
+	span("certificate-life", o.CertificateLife, 5*time.Second, trust.CertificateLife)
 	if o.Timing != "standard" && o.Timing != "fast" {
 		faults = append(faults, refuse("timing", "%q is neither standard nor fast", o.Timing))
 	}

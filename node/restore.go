@@ -158,7 +158,7 @@ func (n *Node) proveAgain(record registry.Cluster, seal *trust.SealKey) error {
 		return err
 	}
 	who := trust.ID{TrustDomain: authority.TrustDomain(), Role: trust.Node, Name: n.dir.id.StackID}
-	cert, err := authority.Sign(trust.Request{ID: who, Public: key.Public(), Hosts: n.hosts()}, time.Now())
+	cert, err := authority.Sign(trust.Request{ID: who, Public: key.Public(), Hosts: n.hosts(), Life: n.o.CertificateLife}, time.Now())
 	if err != nil {
 		return err
 	}

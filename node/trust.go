@@ -187,7 +187,7 @@ func (n *Node) found(key *ecdsa.PrivateKey, seal *trust.SealKey) error {
 	}
 	record.GossipKeys = [][]byte{sealed}
 	who := trust.ID{TrustDomain: authority.TrustDomain(), Role: trust.Node, Name: n.dir.id.StackID}
-	cert, err := authority.Sign(trust.Request{ID: who, Public: key.Public(), Hosts: n.hosts()}, time.Now())
+	cert, err := authority.Sign(trust.Request{ID: who, Public: key.Public(), Hosts: n.hosts(), Life: n.o.CertificateLife}, time.Now())
 	if err != nil {
 		return err
 	}

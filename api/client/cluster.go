@@ -65,6 +65,11 @@ func (c *Client) TransferLeader(ctx context.Context, stackID string) (*Cluster, 
 	return ask[Cluster](ctx, c, Request{Method: http.MethodPost, Path: "/v1/admin/cluster:transfer-leader", Body: body}, "cluster")
 }
 
+// RotateGossipKey gives the members' gossip a new key; it returns when no member that answers has the old one.
+func (c *Client) RotateGossipKey(ctx context.Context) (*Cluster, error) {
+	return ask[Cluster](ctx, c, Request{Method: http.MethodPost, Path: "/v1/admin/cluster:rotate-gossip-key", Slow: true}, "cluster")
+}
+
 // DrainMember takes no new runs to a member; Undrain takes it back.
 func (c *Client) DrainMember(ctx context.Context, stackID string) error {
 	return c.member(ctx, http.MethodPost, stackID, ":drain")

@@ -27,7 +27,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		Example: "  agentos cluster token create --uses 2",
 	}
 	token.AddCommand(a.clusterTokenCreateCommand())
-	cmd.AddCommand(a.clusterStatusCommand(), a.clusterMembersCommand(), token, a.clusterTransferCommand(), a.clusterDrainCommand(), a.clusterRemoveCommand(), a.clusterRecoverCommand())
+	cmd.AddCommand(a.clusterStatusCommand(), a.clusterMembersCommand(), token, a.clusterTransferCommand(), a.clusterDrainCommand(), a.clusterRemoveCommand(), a.clusterRotateCommand(), a.clusterRecoverCommand())
 	return cmd
 }
 
@@ -245,6 +245,29 @@ func (a *app) clusterTransferCommand() *cobra.Command {
 				return err
 			}
 			return a.done("leads now", leader)
+		},
+	}
+}
+
+func (a *app) clusterRotateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate-gossip-key",
+		Short: "Give the members' gossip a new key, without a pause",
+		Long: `Give the members' gossip a new key: all learn it, then all use it, then all forget the old one. Who is away learns it
+when it is back. A rotation that broke off is taken up where it stands.`,
+		Example: "  agentos cluster rotate-gossip-key",
+		Args:    none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.dial(rolePlatformAdmin)
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			now, err := c.RotateGossipKey(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.done("rotated the gossip key of", now.ID)
 		},
 	}
 }

@@ -59,6 +59,8 @@ type Standing struct {
 	// Hash is the running hash over all applied batches: equal for equal Applied.
 	Hash  uint64 `json:"hash,string"`
 	Ready bool   `json:"ready"`
+	// GossipKeys names the keys that its gossip has now, in their order, without telling them.
+	GossipKeys string `json:"gossip_keys"`
 }
 
 // Ask puts one question to the member want at address; want "" takes whichever member answers there.

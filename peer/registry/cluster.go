@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nexixai/agentos/internal/fault"
@@ -127,6 +129,7 @@ type Commands struct {
 	Found       storage.Call[Member, Member]
 	Reset       storage.Call[Reset, Cluster]
 	Note        storage.Call[Act, bool]
+	SetGossip   storage.Call[GossipKeys, Cluster]
 	Join        storage.Call[Join, Cluster]
 	Update      storage.Call[Member, Member]
 	SetState    storage.Call[StateChange, Changed]
@@ -173,6 +176,7 @@ func Define(reg *storage.Registry) *Commands {
 		Found:       storage.Define(reg, "cluster.found", found),
 		Reset:       storage.Define(reg, "cluster.reset", reset),
 		Note:        storage.Define(reg, "cluster.note", note),
+		SetGossip:   storage.Define(reg, "cluster.gossip", setGossip),
 		Join:        storage.Define(reg, "cluster.join", join),
 		Update:      storage.Define(reg, "cluster.member.update", update),
 		SetState:    storage.Define(reg, "cluster.member.state", setState),
@@ -251,6 +255,33 @@ func reset(tx storage.Tx, r Reset) (Cluster, error) {
 		return Cluster{}, err
 	}
 	return c, r.By.audit(tx, "cluster."+r.Why, "cluster/"+c.ID, map[string]any{"store_epoch": c.StoreEpoch, "stack_id": self.StackID})
+}
+
+// GossipKeys are the pool's next keys, sealed; the first encrypts.
+type GossipKeys struct {
+	Keys [][]byte `json:"keys"`
+	// Instead are those that they take the place of: two rotations at once don't mix.
+	Instead [][]byte `json:"instead"`
+	By      By       `json:"by"`
+}
+
+func setGossip(tx storage.Tx, g GossipKeys) (Cluster, error) {
+	c, err := GetCluster(tx)
+	if err != nil {
+		return Cluster{}, err
+	}
+	same := func(a, b [][]byte) bool { return slices.EqualFunc(a, b, bytes.Equal) }
+	switch {
+	case same(c.GossipKeys, g.Keys): // asked again
+		return c, nil
+	case !same(c.GossipKeys, g.Instead):
+		return Cluster{}, fault.New(fault.Conflict, "The gossip keys are being rotated by somebody else; try again when that is done.")
+	}
+	c.GossipKeys = g.Keys
+	if err := put(tx, clusterKey, c); err != nil {
+		return Cluster{}, err
+	}
+	return c, g.By.audit(tx, "cluster.gossip_keys", "cluster/"+c.ID, map[string]any{"keys": len(g.Keys)})
 }
 
 // Act is something that was done to the cluster and leaves no other trace in it.

@@ -114,10 +114,11 @@ func (c *Credentials) BundlePEM() []byte { return c.current.Load().ca }
 // Leaf returns the certificate in use.
 func (c *Credentials) Leaf() *x509.Certificate { return c.current.Load().cert.Leaf }
 
-// RenewAt is when the certificate should be replaced: two thirds of its life.
+// RenewAt is when the certificate should be replaced: two thirds of its life, counted from when it was signed.
 func (c *Credentials) RenewAt() time.Time {
 	leaf := c.Leaf()
-	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3)
+	signed := leaf.NotBefore.Add(backdate)
+	return signed.Add(leaf.NotAfter.Sub(signed) * 2 / 3)
 }
 
 // Admit decides about an identity whose certificate has been proven. An error refuses the connection.
