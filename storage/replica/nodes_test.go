@@ -295,6 +295,50 @@ func TestCluster_Transfer(t *testing.T) {
 	c.mustAgree(t)
 }
 
+// TestCluster_LogFloor: a follower whose disk is full to the log's floor refuses entries, again and again, under load. Each
+// time that there is space again it catches up, without an election, and at the end all can stop.
+func TestCluster_LogFloor(t *testing.T) {
+	rounds := 4
+	if long() {
+		rounds = 60
+	}
+	reg := storage.NewRegistry()
+	count := counter(reg)
+	disks := make([]*vfs.MemFS, 3)
+	free := func(i int, n uint64) { disks[i].TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: 1 << 30}) }
+	c := mustCluster(t, 3, reg, func(i int, o *replica.Options) {
+		disks[i] = vfs.NewMem()
+		free(i, 1<<29)
+		o.Dir, o.FS, o.DiskFloorBytes, o.LogFloorBytes = "node", disks[i], 64<<20, 32<<20
+	})
+	var all ledger
+	stop := make(chan struct{})
+	loads := all.load(c.nodes[0].store, count, 6, stop)
+	for range rounds {
+		leader, _ := c.leader(t)
+		i := (slices.Index(c.nodes, leader) + 1) % 3
+		full := c.nodes[i]
+		free(i, 16<<20)
+		c.mustWait(t, full, func(context.Context) error {
+			if at := full.store.Status().Applied; c.nodes[(i+1)%3].store.Status().Applied < at+40 {
+				return fmt.Errorf("the full member still keeps up, at %d", at)
+			}
+			return nil
+		})
+		free(i, 1<<29)
+		want := leader.store.Status().Applied
+		c.mustWait(t, full, func(context.Context) error {
+			if at := full.store.Status().Applied; at < want {
+				return fmt.Errorf("it stays at %d of %d", at, want)
+			}
+			return nil
+		})
+	}
+	close(stop)
+	loads.Wait()
+	c.mustAgree(t)
+}
+
 // TestCluster_DiskFloor: a leader whose disk is nearly full hands the office on, and the cluster goes on working.
 func TestCluster_DiskFloor(t *testing.T) {
 	reg := storage.NewRegistry()

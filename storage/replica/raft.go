@@ -17,6 +17,10 @@ const (
 	never = 1000 * time.Hour
 	// cacheBytes bounds the entries held in memory when there are other members to send them to.
 	cacheBytes = 16 << 20
+	// noPipeline has raft await each answer of a follower. Its pipeline can lock itself up for ever when a follower refuses
+	// entries, or knows a newer term: nothing is sent to that follower any more, while heartbeats go on, and raft can't be
+	// shut down (hashicorp/raft issue 612). With one group under way at a time there's nothing to gain by it either.
+	noPipeline = 1
 	// aloneTrailing is how many entries a cut leaves at least. It is never zero: raft asks for everything to be deleted
 	// only after an install, and the log relies on it.
 	aloneTrailing = 2
@@ -48,7 +52,7 @@ func (s *Store) startRaft() error {
 		_, s.trans = raft.NewInmemTransport(raft.ServerAddress(s.address()))
 	} else {
 		s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: newStream(s.o.Stream), MaxPool: 4, Timeout: 10 * time.Second, Logger: hc, MsgpackUseNewTimeFormat: true,
+			Stream: newStream(s.o.Stream), MaxPool: 4, MaxRPCsInFlight: noPipeline, Timeout: 10 * time.Second, Logger: hc, MsgpackUseNewTimeFormat: true,
 		})
 	}
 	r, err := raft.NewRaft(c, s.fsm, s.logs, s.logs, snapshots{s}, s.trans)
