@@ -274,7 +274,14 @@ func (c *call) listAudit() error {
 	if err != nil {
 		return err
 	}
-	f := audit.Filter{Action: c.query.Get("action"), Newest: c.query.Get("order") == "desc"}
+	f := audit.Filter{Action: c.query.Get("action")}
+	switch order := c.query.Get("order"); order {
+	case "", "asc":
+	case "desc":
+		f.Newest = true
+	default:
+		return fault.Invalid("order", "order is asc, oldest first, or desc.")
+	}
 	if f.From, err = c.time("from"); err != nil {
 		return err
 	}

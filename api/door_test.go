@@ -408,6 +408,36 @@ func TestDoor_SlowAnswer(t *testing.T) {
 	})
 }
 
+// On OpenAI's paths an error has what OpenAI's clients look for, null when there is nothing to say; elsewhere it has not.
+func TestDoor_OpenAIErrors(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	key, _ := w.key("tnt_a", tenancy.RoleTenantUser)
+	for _, c := range []struct {
+		q     request
+		kind  any
+		param any
+	}{
+		{request{method: "POST", path: "/v1/chat/completions", body: chat}, "authentication_error", nil},
+		{request{method: "POST", path: "/v1/chat/completions", key: key, body: `{"model":"none","messages":[{"role":"user","content":"x"}]}`}, "invalid_request_error", "model"},
+		{request{method: "POST", path: "/v1/chat/completions", key: key, body: `{"model":"none"}`}, "invalid_request_error", "messages"},
+		{request{method: "POST", path: "/v1/embeddings", key: key, body: `{"model":"builtin/echo-1","input":"x"}`}, "invalid_request_error", "model"},
+		{request{method: "GET", path: "/v1/models/none", key: key}, "invalid_request_error", "model"},
+		{request{method: "POST", path: "/v1/chat/completions", key: key, body: strings.Replace(chat, `"x"`, `"/cut 1"`, 1)}, "server_error", nil},
+	} {
+		a := w.do(c.q)
+		e := a.body["error"].(map[string]any)
+		param, has := e["param"]
+		if e["type"] != c.kind || param != c.param || !has {
+			t.Errorf("%s %s: %s", c.q.path, c.q.body, a.raw)
+		}
+	}
+	a := w.refuse(404, "not_found", request{method: "GET", path: "/v1/runs/run_none", key: key})
+	if e := a.body["error"].(map[string]any); len(e) != 4 {
+		t.Errorf("elsewhere: %s", a.raw)
+	}
+}
+
 // A failure nobody expected says nothing of itself; the door stands.
 func TestDoor_Panic(t *testing.T) {
 	t.Parallel()

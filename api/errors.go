@@ -35,9 +35,14 @@ type errorBody struct {
 	Message   string         `json:"message"`
 	Retryable bool           `json:"retryable"`
 	Details   map[string]any `json:"details"`
-	// Type and Param stand on OpenAI-format paths only.
-	Type  string `json:"type,omitempty"`
-	Param any    `json:"param,omitempty"`
+	// openAI stands beside it on OpenAI-format paths; nil elsewhere.
+	*openAI
+}
+
+// openAI is what OpenAI's clients read of an error beside its code and message.
+type openAI struct {
+	Type  string `json:"type"`
+	Param any    `json:"param"` // null when no field is at fault
 }
 
 // problem is the same error as RFC 9457 has it.
@@ -54,7 +59,7 @@ type problem struct {
 }
 
 // errorValue is err as the wire shows it: an internal error keeps its cause to itself.
-func errorValue(err error, openAI bool) (errorBody, *fault.Error) {
+func errorValue(err error, dialect bool) (errorBody, *fault.Error) {
 	f := fault.Of(err)
 	b := errorBody{Code: f.Code, Message: f.Message, Retryable: f.Code.Retryable(), Details: f.Details}
 	if b.Code == fault.Internal || !b.Code.Known() {
@@ -63,9 +68,9 @@ func errorValue(err error, openAI bool) (errorBody, *fault.Error) {
 	if b.Details == nil {
 		b.Details = map[string]any{}
 	}
-	if openAI {
-		b.Type = openAIType(b.Code)
-		if b.Param = b.Details["param"]; b.Param == nil {
+	if dialect {
+		b.openAI = &openAI{Type: openAIType(b.Code), Param: b.Details["param"]}
+		if b.Param == nil {
 			b.Param = b.Details["field"]
 		}
 	}

@@ -98,6 +98,9 @@ func notFound(ref string) error {
 func unmet(q model.RouteQuery, d model.Decision, candidates []string) error {
 	var missing []string
 	for _, c := range d.Considered {
+		if !slices.Contains(candidates, c.Backend+"/"+c.Model) {
+			continue // it can't do this at all, whatever is required
+		}
 		for _, reason := range c.Reasons {
 			if !reason.OK && !slices.Contains(missing, reason.Check) {
 				missing = append(missing, reason.Check)

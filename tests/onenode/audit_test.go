@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -102,5 +103,67 @@ func TestAudit_Records(t *testing.T) {
 	}
 	if a := tn.Want(t, 200, "GET", "/v1/admin/audit?action=run.create", nil); !strings.Contains(string(a.Body), id) {
 		t.Errorf("by action: %s", a.Body)
+	}
+}
+
+// A list of records can be narrowed, read in pages of any size and from either end; another tenant's isn't there.
+func TestAudit_Filters(t *testing.T) {
+	t.Parallel()
+	tn, other := suite.Tenant(t, nil), suite.Tenant(t, nil)
+	const path = "/v1/admin/audit"
+	for i := range 7 {
+		tn.Want(t, 201, "PUT", "/v1/memory/n/k"+strconv.Itoa(i), map[string]any{"value": i})
+	}
+	page := func(query string) (actions, ids []string, next string) {
+		t.Helper()
+		a := tn.Want(t, 200, "GET", path+"?"+query, nil)
+		records, _ := a.At("records").([]any)
+		for _, r := range records {
+			action, _ := harness.At(r, "action").(string)
+			id, _ := harness.At(r, "audit_id").(string)
+			actions, ids = append(actions, action), append(ids, id)
+		}
+		return actions, ids, a.Str("next_cursor")
+	}
+	all := func(query string) (ids []string) {
+		t.Helper()
+		for cursor := ""; ; {
+			_, more, next := page(query + "&cursor=" + cursor)
+			if ids = append(ids, more...); next == "" {
+				return ids
+			}
+			cursor = next
+		}
+	}
+	whole := all("limit=500")
+	if len(whole) < 9 || !slices.Equal(all("limit=1"), whole) || !slices.Equal(all("limit=4"), whole) {
+		t.Errorf("%d records, by pages %v", len(whole), all("limit=4"))
+	}
+	backwards := all("limit=3&order=desc")
+	slices.Reverse(backwards)
+	if !slices.Equal(backwards, whole) {
+		t.Errorf("from the end: %v, from the start: %v", backwards, whole)
+	}
+	if puts := all("limit=2&action=memory.put"); len(puts) != 7 {
+		t.Errorf("%d records of memory.put", len(puts))
+	}
+	if actions, _, _ := page("action=memory."); len(actions) != 7 || actions[0] != "memory.put" {
+		t.Errorf("actions that begin with memory.: %v", actions)
+	}
+	if ids := all("to=2020-01-01T00:00:00Z"); len(ids) != 0 {
+		t.Errorf("%d records before the node was", len(ids))
+	}
+	if ids := all("from=2020-01-01T00:00:00Z&to=2120-01-01T00:00:00Z"); !slices.Equal(ids, whole) {
+		t.Errorf("%d of %d records within a century", len(ids), len(whole))
+	}
+	for _, bad := range []string{"from=yesterday", "to=1", "order=up", "limit=0", "cursor=x", "from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z"} {
+		refused(t, tn.Do(t, "GET", path+"?"+bad, nil), 400, "invalid_request")
+	}
+	refused(t, tn.Do(t, "GET", path+"?tenant_id="+other.ID, nil), 404, "not_found")
+	refused(t, tn.Do(t, "GET", path+"?tenant_id=tnt_nobodys", nil), 404, "not_found")
+	refused(t, tn.Do(t, "GET", path+"?tenant_id=platform", nil), 404, "not_found")
+	tn.Want(t, 200, "GET", path+"?tenant_id="+tn.ID, nil)
+	if a := tn.Root.Want(t, 200, "GET", path+"?limit=500&tenant_id="+tn.ID, nil); !strings.Contains(string(a.Body), whole[0]) {
+		t.Errorf("the operator's view: %s", a.Body)
 	}
 }
