@@ -38,7 +38,11 @@ func (a *app) modelsListCommand() *cobra.Command {
 			return listing[client.Model]{
 				role: roleUser, plural: "models", from: (*client.Client).Models,
 				row: func(t *table, m client.Model) {
-					t.row(m.ID, m.Provider, m.Capabilities, m.ContextWindowTokens, m.Tiers)
+					window := "-" // not known of every server's models
+					if m.ContextWindowTokens > 0 {
+						window = fmt.Sprint(m.ContextWindowTokens)
+					}
+					t.row(m.ID, m.Provider, m.Capabilities, window, m.Tiers)
 				},
 				heads: []string{"model", "backend", "can", "context", "tiers"},
 			}.show(cmd.Context(), a, page{all: true, limit: 1})
