@@ -245,6 +245,11 @@ func (s *scanner) array(t *shape, depth int) error {
 	s.path = append(s.path, step{})
 	for n := 0; ; n++ {
 		s.path[at].index = n
+		if t != nil { // each item becomes a Go value, a hundred times the size of its text for an empty object
+			if err := s.count(); err != nil {
+				return err
+			}
+		}
 		s.space()
 		if err := s.value(t.item(), depth+1); err != nil {
 			return err
@@ -338,11 +343,19 @@ func (s *scanner) name() ([]byte, error) {
 	return append(make([]byte, 0, len(name)), name...), nil
 }
 
-// once notes a name of the object whose names begin at first, and refuses it when it has stood there before.
-func (s *scanner) once(name []byte, first int, seen map[uint64]struct{}) (map[uint64]struct{}, error) {
+// count takes one of MaxMembers.
+func (s *scanner) count() error {
 	if s.members++; s.members > MaxMembers {
 		s.path = s.path[:0]
-		return seen, s.fail("The body has more than %d members.", MaxMembers)
+		return s.fail("The body has more than %d members.", MaxMembers)
+	}
+	return nil
+}
+
+// once notes a name of the object whose names begin at first, and refuses it when it has stood there before.
+func (s *scanner) once(name []byte, first int, seen map[uint64]struct{}) (map[uint64]struct{}, error) {
+	if err := s.count(); err != nil {
+		return seen, err
 	}
 	known := s.names[first:]
 	twice := false

@@ -26,7 +26,8 @@ import (
 const (
 	// MaxDepth is how deep objects and arrays may lie in each other.
 	MaxDepth = 64
-	// MaxMembers is how many members all objects of a text may have together.
+	// MaxMembers is how many members all objects of a text may have together, and items the lists of it that are decoded.
+	// Raw JSON's lists don't count: they stay as long as their text.
 	MaxMembers = 1 << 18
 )
 

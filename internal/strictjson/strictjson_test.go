@@ -224,6 +224,18 @@ func TestDecode_bombs(t *testing.T) {
 	if strictjson.Valid([]byte(many)) {
 		t.Error("more members than allowed are taken")
 	}
+	// Empty objects and strings have no members, but each makes an item of a hundred times its text's size.
+	for _, item := range []string{`{}`, `""`, `null`} {
+		list := []byte(`{"L":[` + strings.Repeat(item+`,`, strictjson.MaxMembers) + item + `]}`)
+		var typed struct{ L []*struct{ A string } }
+		if err := strictjson.Decode(list, &typed); !fault.Is(err, fault.InvalidRequest) {
+			t.Errorf("more items %s than allowed are decoded: %v", item, err)
+		}
+		var raw struct{ L json.RawMessage }
+		if err := strictjson.Decode(list, &raw); err != nil {
+			t.Errorf("items %s that nobody decodes are counted: %v", item, err)
+		}
+	}
 }
 
 func TestVisit(t *testing.T) {
