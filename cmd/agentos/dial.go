@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -67,9 +68,9 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 			}
 		}
 	}
-	raw, err := os.ReadFile(keyFile)
+	key, err := readKey(keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("API key: %w", err)
+		return nil, err
 	}
 	roots, err := trusted(caFile)
 	if err != nil {
@@ -80,7 +81,7 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 		patience = -1
 	}
 	c.base, err = client.New(client.Options{
-		BaseURL: base, Key: strings.TrimSpace(string(raw)), RootCAs: roots, UserAgent: "agentos/" + version, Patience: patience,
+		BaseURL: base, Key: key, RootCAs: roots, UserAgent: "agentos/" + version, Patience: patience,
 		Retries: 2, Timeout: 20 * time.Second, // somebody waits
 	})
 	if err != nil {
@@ -88,6 +89,28 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 	}
 	c.Client = c.base.With(client.Call{Answer: &c.answer})
 	return c, nil
+}
+
+// readKey reads the one API key of a file.
+func readKey(name string) (string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("API key: %w", err)
+	}
+	defer file.Close()
+	const most = 16 << 10 // more than a node takes in a head
+	raw, err := io.ReadAll(io.LimitReader(file, most+1))
+	if err != nil {
+		return "", fmt.Errorf("API key: %w", err)
+	}
+	switch key := strings.TrimSpace(string(raw)); {
+	case key == "":
+		return "", usage("API key: %s is empty", name)
+	case len(raw) > most:
+		return "", usage("API key: %s holds more than a key", name)
+	default:
+		return key, nil
+	}
 }
 
 // reachable is the API of the organisation's first node that takes connections, so that a node which is down hides none of

@@ -25,12 +25,36 @@ func (a *app) readFile(name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
+// maxText is more than a node takes in any body.
+const maxText = 64 << 20
+
+// readBounded is readFile for what has to fit in a request: a device that never ends must not fill the memory first.
+func (a *app) readBounded(name string) ([]byte, error) {
+	in, what := a.in, "standard input"
+	if name != "-" {
+		file, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in, what = file, name
+	}
+	raw, err := io.ReadAll(io.LimitReader(in, maxText+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	if len(raw) > maxText {
+		return nil, usage("%s is longer than %d MiB", what, maxText>>20)
+	}
+	return raw, nil
+}
+
 // readText is the value of a flag, or standard input for "-".
 func (a *app) readText(value string) (string, error) {
 	if value != "-" {
 		return value, nil
 	}
-	raw, err := a.readFile("-")
+	raw, err := a.readBounded("-")
 	return string(raw), err
 }
 
@@ -41,7 +65,7 @@ func (a *app) readObject(cmd *cobra.Command, file, noun string, v any) error {
 	if file == "" {
 		return usage("%s needs --file, which may be - for standard input", cmd.CommandPath())
 	}
-	raw, err := a.readFile(file)
+	raw, err := a.readBounded(file)
 	if err != nil {
 		return err
 	}

@@ -166,6 +166,53 @@ func TestFleet_Nuke_keepsStrangers(t *testing.T) {
 	}
 }
 
+// TestFleet_Up_afterRemovalCutShort: what a killed "nuke --hard" left is no data directory that a node could start on, so up
+// begins with nothing.
+func TestFleet_Up_afterRemovalCutShort(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "agentos")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := mustFleet(t, fleet.Options{BasePort: mustPort(t), Binary: script})
+	if _, err := f.Up(t.Context()); err == nil {
+		t.Fatal("up of a node that ends at once succeeded")
+	}
+	half := filepath.Join(f.StateDir(), "nodes", "stk_acme_node_01", "data", "store")
+	if err := os.MkdirAll(half, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(f.StateDir(), "removing"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Up(t.Context()); err == nil {
+		t.Fatal("up of a node that ends at once succeeded")
+	}
+	for _, name := range []string{half, filepath.Join(f.StateDir(), "removing")} {
+		if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("up kept %s of a removal that was cut short: %v", name, err)
+		}
+	}
+}
+
+// TestFleet_Up_portLetGo: a port that a killed node's last thread still holds is waited for.
+func TestFleet_Up_portLetGo(t *testing.T) {
+	base := mustPort(t)
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(base)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(200*time.Millisecond, func() { l.Close() }).Stop()
+	script := filepath.Join(t.TempDir(), "agentos")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := mustFleet(t, fleet.Options{BasePort: base, Binary: script})
+	_, err = f.Up(t.Context())
+	if failed, ok := errors.AsType[*fleet.FailedError](err); !ok || failed.Phase != "boot" {
+		t.Errorf("Up = %v, want it to come as far as boot", err)
+	}
+}
+
 func TestFleet_noDeployment(t *testing.T) {
 	f := mustFleet(t, fleet.Options{})
 	if f.Exists() {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/nexixai/agentos/internal/process"
+	"github.com/nexixai/agentos/node"
 )
 
 // Nuke ends every process of the deployment and verifies that they are gone. With hard it removes the state directory
@@ -120,24 +121,13 @@ func (f *Fleet) verifyStopped(p *phase) error {
 
 // remove deletes the state directory. It is one of ours: it holds a plan that this program has read.
 func (f *Fleet) remove(r *Report, p *phase) error {
-	entries, err := os.ReadDir(f.o.StateDir)
-	if err != nil {
+	if err := node.WriteFile(f.path(removingName), nil, 0o600); err != nil {
 		return err
 	}
-	for _, e := range entries {
-		switch name := e.Name(); name {
-		case planName, lockName: // last, so that a removal that is cut short can be taken up again
-		case accessName, keysName, nodesName, planName + ".tmp", accessName + ".tmp":
-			if err := os.RemoveAll(f.path(name)); err != nil {
-				return err
-			}
-			p.step("removed %s", f.path(name))
-			r.Removed = append(r.Removed, f.path(name))
-		default:
-			p.note("kept %s, which is not ours", f.path(name))
-		}
+	if err := f.clear(r, p); err != nil {
+		return err
 	}
-	for _, name := range []string{planName, lockName} {
+	for _, name := range []string{planName, lockName} { // last, so that a removal that is cut short can be taken up again
 		if err := os.Remove(f.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -149,6 +139,38 @@ func (f *Fleet) remove(r *Report, p *phase) error {
 		r.Removed = append(r.Removed, f.o.StateDir)
 	}
 	return nil
+}
+
+// clear deletes what a deployment keeps, and then the mark that says so: half a data directory is none that a node could
+// start on.
+func (f *Fleet) clear(r *Report, p *phase) error {
+	entries, err := os.ReadDir(f.o.StateDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch name := e.Name(); name {
+		case planName, lockName, removingName:
+		case accessName, keysName, nodesName, planName + ".tmp", accessName + ".tmp":
+			if err := os.RemoveAll(f.path(name)); err != nil {
+				return err
+			}
+			p.step("removed %s", f.path(name))
+			r.Removed = append(r.Removed, f.path(name))
+		default:
+			p.note("kept %s, which is not ours", f.path(name))
+		}
+	}
+	return os.Remove(f.path(removingName))
+}
+
+// endRemoval does the rest of a "nuke --hard" that was cut short, so that up begins with nothing instead of with a half.
+func (f *Fleet) endRemoval(r *Report, p *phase) error {
+	if _, err := os.Stat(f.path(removingName)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	p.note("a removal of this deployment was cut short; its rest goes first")
+	return f.clear(r, p)
 }
 
 // LogFiles returns the log file of each node, or of the one that is named.

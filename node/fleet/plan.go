@@ -135,14 +135,15 @@ func (n planNode) adminURL() string { return "http://" + n.addr("admin") }
 
 // Names within a state directory.
 const (
-	planName    = "plan.json"
-	accessName  = "access.json"
-	lockName    = "lock"
-	keysName    = "keys"
-	nodesName   = "nodes"
-	processName = "process.json"
-	logName     = "node.log"
-	dataName    = "data"
+	planName     = "plan.json"
+	accessName   = "access.json"
+	lockName     = "lock"
+	removingName = "removing" // is there while nuke --hard is at work
+	keysName     = "keys"
+	nodesName    = "nodes"
+	processName  = "process.json"
+	logName      = "node.log"
+	dataName     = "data"
 )
 
 func (f *Fleet) path(parts ...string) string {

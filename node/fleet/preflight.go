@@ -14,7 +14,7 @@ import (
 )
 
 // preflight looks at the machine before anything is started.
-func (f *Fleet) preflight(ctx context.Context, _ *Report, p *phase) error {
+func (f *Fleet) preflight(ctx context.Context, r *Report, p *phase) error {
 	nodes := f.plan.nodes()
 	p.total(4 + len(nodes))
 	fail := func(check string, err error, next string) error {
@@ -24,6 +24,9 @@ func (f *Fleet) preflight(ctx context.Context, _ *Report, p *phase) error {
 		return fail("state directory", err, "choose a directory you may write to: agentos up --state-dir DIR")
 	}
 	p.step("state directory %s is writable", f.o.StateDir)
+	if err := f.endRemoval(r, p); err != nil {
+		return fail("state directory", err, "agentos nuke --yes-really --hard"+f.at())
+	}
 
 	free, err := freeSpace(f.o.StateDir)
 	if err != nil {
@@ -56,7 +59,7 @@ func (f *Fleet) preflight(ctx context.Context, _ *Report, p *phase) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := f.ports(p, n); err != nil {
+		if err := f.ports(ctx, p, n); err != nil {
 			return fail("ports of "+n.StackID, err, fmt.Sprintf("stop what holds it (ss -lptn 'sport = :PORT'), or use other ports: agentos up --base-port %d", f.plan.BasePort+1000))
 		}
 	}
@@ -129,8 +132,12 @@ func (f *Fleet) clock() error {
 	return nil
 }
 
+// dyingPatience is how long a port may stay taken after its process has ended: a process that was killed counts as ended
+// with its first thread, and lets go of its sockets with its last.
+const dyingPatience = 3 * time.Second
+
 // ports checks that each address of n is free, or held by n itself.
-func (f *Fleet) ports(p *phase, n planNode) error {
+func (f *Fleet) ports(ctx context.Context, p *phase, n planNode) error {
 	_, alive, err := f.running(n.StackID)
 	if err != nil {
 		return err
@@ -139,15 +146,34 @@ func (f *Fleet) ports(p *phase, n planNode) error {
 	if alive {
 		state = "ours"
 	}
+	ctx, cancel := context.WithTimeout(ctx, dyingPatience)
+	defer cancel()
 	for _, l := range n.listeners() {
 		if !alive {
-			if err := free(l.network, l.addr); err != nil {
+			if err := freed(ctx, l.network, l.addr); err != nil {
 				return fmt.Errorf("%s port %s of %s (%s) is taken: %w", l.network, l.addr, n.StackID, l.name, err)
 			}
 		}
 	}
 	p.step("ports %d-%d of %s are %s", n.Port, n.Port+4, n.StackID, state)
 	return nil
+}
+
+// freed waits until an address can be listened on, and reports why it can't when ctx ends.
+func freed(ctx context.Context, network, addr string) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := free(network, addr)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // free reports why an address can't be listened on.
