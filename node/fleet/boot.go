@@ -112,7 +112,7 @@ func (f *Fleet) joinToken(ctx context.Context, org planOrg, count int) (string, 
 	if err != nil {
 		return "", err
 	}
-	name := f.path(org.Organization + ".join.token")
+	name := f.path(nodesName, org.Organization+".join.token") // if up is killed, it goes with the nodes
 	return name, node.WriteFile(name, []byte(tok.Token+"\n"), 0o600)
 }
 
