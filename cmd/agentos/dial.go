@@ -27,7 +27,14 @@ type conn struct {
 	*client.Client
 	base   *client.Client
 	answer client.Answer
+	// patience is how long a watcher waits in all, below 0 without end, and elsewhere goes over to another node of the
+	// deployment; nil when it has no other, or the node was named outright.
+	patience  time.Duration
+	elsewhere func() error
 }
+
+// turn is how long a watcher asks a node that is away before it looks for another.
+const turn = 2 * time.Second
 
 // dial finds the node and a key of this role, unless flags or the environment name others.
 func (a *app) dial(role string) (*conn, error) { return a.dialPatient(role, client.DefaultPatience) }
@@ -38,6 +45,7 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 		return nil, usage("--patience is below 0")
 	}
 	base, keyFile, caFile := a.apiURL, a.keyFile, a.caFile
+	var deployed *fleet.Organization // with other nodes to go over to
 	if a.as != "" {
 		role = a.as
 	}
@@ -53,6 +61,9 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 		if base == "" {
 			if base, err = reachable(org); err != nil {
 				return nil, err
+			}
+			if len(org.Nodes) > 1 {
+				deployed = org
 			}
 			if caFile == "" && org.CAFile != nil {
 				caFile = *org.CAFile
@@ -76,18 +87,28 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{}
 	if patience == 0 {
 		patience = -1
 	}
-	c.base, err = client.New(client.Options{
+	o := client.Options{
 		BaseURL: base, Key: key, RootCAs: roots, UserAgent: "agentos/" + version, Patience: patience,
 		Retries: 2, Timeout: 20 * time.Second, // somebody waits
-	})
-	if err != nil {
+	}
+	c := &conn{patience: patience}
+	if deployed != nil {
+		if patience < 0 || patience > turn {
+			o.Patience = turn
+		}
+		c.elsewhere = func() (err error) {
+			if o.BaseURL, err = reachable(deployed); err != nil {
+				return err
+			}
+			return c.open(o)
+		}
+	}
+	if err := c.open(o); err != nil {
 		return nil, usage("%w", err)
 	}
-	c.Client = c.base.With(client.Call{Answer: &c.answer})
 	return c, nil
 }
 
@@ -111,6 +132,19 @@ func readKey(name string) (string, error) {
 	default:
 		return key, nil
 	}
+}
+
+// open makes the client, in the place of the one before.
+func (c *conn) open(o client.Options) error {
+	base, err := client.New(o)
+	if err != nil {
+		return err
+	}
+	if c.base != nil {
+		c.base.Close()
+	}
+	c.base, c.Client = base, base.With(client.Call{Answer: &c.answer})
+	return nil
 }
 
 // reachable is the API of the organisation's first node that takes connections, so that a node which is down hides none of

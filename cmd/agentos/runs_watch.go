@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ func (a *app) runsWatchCommand() *cobra.Command {
 		Short: "Print a run's journal until the run ends, then its output",
 		Long: `Print a run's journal, one line an event (deltas of a streaming model are left out), from its beginning until the run
 ends, and then its output. As JSON each event is one line as it came, and the run is the last. A connection that breaks is
-made again, and the journal goes on where it was. Leaving does not cancel the run. The exit code is 8 when the
+made again, at another node of the deployment when its own is away, and the journal goes on where it was. Leaving does not cancel the run. The exit code is 8 when the
 run failed or was canceled, and 9 when its end was not seen although the node was waited for (--patience).`,
 		Example: "  agentos runs watch run_01J...\n  agentos runs watch run_01J... --output json | jq .event.type",
 		Args:    exactly(1, "one run id"),
@@ -47,7 +48,7 @@ func patienceFlag(cmd *cobra.Command, d *time.Duration) {
 // last.
 func (a *app) watch(ctx context.Context, c *conn, runID string) error {
 	final := ""
-	for f, err := range c.Follow(ctx, runID, 0) {
+	for f, err := range c.journal(ctx, runID) {
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return &codedError{code: exitInterrupted, err: errors.New("interrupted"), hint: "the run goes on; agentos runs watch " + runID}
@@ -88,6 +89,44 @@ func (a *app) watch(ctx context.Context, c *conn, runID string) error {
 		err = &codedError{code: exitRunFailed, err: fmt.Errorf("run %s ended %s", runID, strings.TrimPrefix(final, "agentos.run.")), hint: "agentos runs get " + runID}
 	}
 	return err
+}
+
+// journal follows a run to its end. When the node goes away it goes on at another, if the deployment has one.
+func (c *conn) journal(ctx context.Context, runID string) iter.Seq2[client.Frame, error] {
+	return func(yield func(client.Frame, error) bool) {
+		last, progress := uint64(0), time.Now()
+		for {
+			began, cut := time.Now(), error(nil)
+			for f, err := range c.Follow(ctx, runID, last) {
+				if errors.Is(err, client.ErrCut) && c.elsewhere != nil {
+					cut = err
+					break
+				}
+				if f.Gap != nil {
+					last = f.Gap.To
+				}
+				if err == nil && f.Event != nil && !f.Delta() {
+					last, progress = f.Event.Sequence, time.Now()
+				}
+				if !yield(f, err) {
+					return
+				}
+			}
+			if cut == nil {
+				return
+			}
+			// A refusal to even try again comes at once, and would at the next node.
+			over := c.patience >= 0 && time.Since(progress) > c.patience
+			if over || time.Since(began) < turn || ctx.Err() != nil {
+				yield(client.Frame{}, cut)
+				return
+			}
+			if err := c.elsewhere(); err != nil {
+				yield(client.Frame{}, err)
+				return
+			}
+		}
+	}
 }
 
 // printOutcome prints what a run came to.

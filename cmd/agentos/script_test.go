@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
-			port, err := freePorts(15)
+			port, err := freePorts(25) // for three nodes
 			if err != nil {
 				return err
 			}
@@ -189,7 +189,7 @@ func freePorts(n int) (int, error) {
 	defer given.Unlock()
 	for range 200 {
 		first := 11000 + rand.IntN(2000)*10
-		free := !given.ports[first] && !given.ports[first+10]
+		free := !given.ports[first] && !given.ports[first+10] && !given.ports[first+20]
 		for i := 0; i < n && free; i++ {
 			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(first+i)))
 			if free = err == nil; free {
@@ -200,7 +200,7 @@ func freePorts(n int) (int, error) {
 			if given.ports == nil {
 				given.ports = map[int]bool{}
 			}
-			given.ports[first], given.ports[first+10] = true, true
+			given.ports[first], given.ports[first+10], given.ports[first+20] = true, true, true
 			return first, nil
 		}
 	}
