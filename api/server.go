@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -202,12 +203,16 @@ func (c *call) run(rt *router) error {
 	if err := c.find(rt); err != nil {
 		return err
 	}
+	var broken error
 	if c.r.URL.RawQuery != "" {
-		c.query = c.r.URL.Query()
+		c.query, broken = url.ParseQuery(c.r.URL.RawQuery)
 	}
 	if !c.route.Open {
 		if err := c.authenticate(); err != nil {
 			return err
+		}
+		if broken != nil { // what can't be read would be left out: a list without its filter, a stream from its beginning
+			return fault.Invalid("query", "The query can't be read: names and values are percent-encoded, with '&' between them.").Because(broken)
 		}
 		if scope := c.route.Scope; scope != "" && !c.auth.Has(scope) {
 			return fault.New(fault.Forbidden, "This needs the scope %s, which the credential does not have.", scope).With("scope", string(scope))

@@ -57,6 +57,8 @@ func mistakes(agent string) []mistake {
 		post("deep", deep, ""),
 		post("deep list", `{"input":{"type":"text","text":"a"},"x":`+strings.Repeat("[", 100_000)+strings.Repeat("]", 100_000)+`}`, ""),
 		post("depth 65", `{"input":{"type":"text","text":"a"},"x":`+strings.Repeat("[", 65)+strings.Repeat("]", 65)+`}`, ""),
+		{"query of broken escapes", "GET", "/v1/runs?status=%zz", "", 400, "invalid_request", "query"},
+		{"query with a semicolon", "GET", "/v1/runs?status=failed;limit=1", "", 400, "invalid_request", "query"},
 		{"unknown agent", "POST", "/v1/agents/agt_nobodys/runs", `{"input":{"type":"text","text":"a"}}`, 404, "not_found", ""},
 		{"input over 256 KiB", "POST", runs, `{"input":{"type":"text","text":"` + strings.Repeat("a", 300<<10) + `"}}`, 413, "payload_too_large", ""},
 		{"body over 1 MiB", "POST", runs, `{"input":{"type":"text","text":"a"},"x":"` + strings.Repeat("a", 1<<20) + `"}`, 413, "payload_too_large", ""},
