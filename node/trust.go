@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -314,7 +315,7 @@ func (n *Node) hosts() []string {
 	var out []string
 	for _, addr := range []string{n.o.ClusterAdvertise, n.o.FederationAdvertise, n.o.APIAdvertise} {
 		host, _, err := net.SplitHostPort(addr)
-		if err == nil && host != "" {
+		if err == nil && host != "" && !slices.Contains(out, host) {
 			out = append(out, host)
 		}
 	}

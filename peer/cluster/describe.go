@@ -141,7 +141,7 @@ func (d *Description) warn(voters int) {
 	}
 	switch {
 	case d.Leader == nil:
-		d.Warnings = append(d.Warnings, "There is no leader: nothing can be written until more than half of the voters are back. If they are lost for good, docs/operating.md says what is left to do.")
+		d.Warnings = append(d.Warnings, "There is no leader: nothing can be written until more than half of the voters are back. If they are lost for good, one that is left can go on: agentos cluster recover.")
 	case voters > 1 && alive <= voters/2+1 && alive < voters:
 		d.Warnings = append(d.Warnings, "One more voter lost, and nothing can be written: bring the dead ones back, or remove them and let others join.")
 	case voters == 2:
