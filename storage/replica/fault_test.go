@@ -448,11 +448,9 @@ func childFlip() error {
 	return nil
 }
 
-// blames reports whether err says which file is damaged, or, where an engine reads a manifest that ends too early and is
-// content, that the log has been lost.
+// blames reports whether err says which file is damaged, or which entry of the log.
 func blames(err error, file string) bool {
-	text := err.Error()
-	return strings.Contains(text, filepath.Base(file)) || strings.Contains(text, "log entry") || errors.Is(err, replica.ErrLogLost)
+	return strings.Contains(err.Error(), filepath.Base(file)) || strings.Contains(err.Error(), "log entry")
 }
 
 // flip turns one bit, in the i-th of so many parts of the file; the last is at a manifest's very end.

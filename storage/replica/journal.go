@@ -73,14 +73,21 @@ func manifestOf(names []string) string {
 	return name
 }
 
+// manifest names the current manifest of the engine in dir.
+func (d directory) manifest(dir string) string {
+	names, err := d.fs.List(dir)
+	if err != nil {
+		return "a manifest"
+	}
+	return manifestOf(names)
+}
+
 // unopened says what's wrong with the engine in dir that could not be opened; an engine's own words say which file, but for
 // one case: when the manifest's last note can't be read, which looks like the end of the manifest, the tables that the note
 // before still names are gone.
 func (d directory) unopened(what, dir string, err error) error {
 	if errors.Is(err, os.ErrNotExist) {
-		if names, listErr := d.fs.List(dir); listErr == nil {
-			return fmt.Errorf("%w: %s: %s names tables that are not there; either they or its end are lost: %w", ErrDamaged, what, manifestOf(names), err)
-		}
+		return fmt.Errorf("%w: %s: %s names tables that are not there; either they or its end are lost: %w", ErrDamaged, what, d.manifest(dir), err)
 	}
 	return damaged(what, err)
 }

@@ -141,6 +141,7 @@ func (s *Store) reopen() error {
 	if err := s.dir.checkJournals(path); err != nil {
 		return fmt.Errorf("the state: %w", err)
 	}
+	readBy := fmt.Sprintf("log/%s and st/%s/%s", s.dir.manifest(s.dir.log()), cur.name, s.dir.manifest(path)) // before opening makes new ones
 	po := s.engine("state")
 	po.ErrorIfNotExists = true
 	db, err := pebble.Open(path, po)
@@ -169,12 +170,12 @@ func (s *Store) reopen() error {
 	}
 	if string(owner) != s.owner() {
 		if len(owner) == 0 {
-			return fmt.Errorf("%w: the log has no owner", ErrLogLost)
+			return misfit(fmt.Errorf("%w: the log has no owner", ErrLogLost), readBy)
 		}
 		return fmt.Errorf("storage: the log is of %q, not of %q", owner, s.owner())
 	}
 	if err := s.reconcile(m, cur.installed); err != nil {
-		return err
+		return misfit(err, readBy)
 	}
 	if err := s.replay(); err != nil {
 		return err
@@ -208,6 +209,15 @@ func (s *Store) replay() error {
 
 // replayEntries bounds how many entries are taken into memory at once.
 const replayEntries = 256
+
+// misfit adds to the finding that log and state don't fit together which manifests they were read by: where one has lost its
+// end, an engine stands as it stood before, and is content.
+func misfit(err error, readBy string) error {
+	if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrLogLost) {
+		return err
+	}
+	return fmt.Errorf("%w (read by %s, of which one may have lost its end)", err, readBy)
+}
 
 // reconcile compares the log with the state, which says itself up to which entry it stands.
 func (s *Store) reconcile(m meta, installed uint64) error {
