@@ -16,6 +16,7 @@ import (
 //
 //	making         present while the directory is being made; then nothing in it counts yet
 //	log/           the raft log and raft's own few values (pebble, synced)
+//	log/TAIL       how far the log went
 //	st/CURRENT     names the state directory in use, and the index at which it was installed (0 if it grew here)
 //	st/state-N/    the state (pebble, no WAL of its own)
 type directory struct {

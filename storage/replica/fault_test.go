@@ -453,7 +453,7 @@ func blames(err error, file string) bool {
 	return strings.Contains(err.Error(), filepath.Base(file)) || strings.Contains(err.Error(), "log entry")
 }
 
-// flip turns one bit, in the i-th of so many parts of the file; the last is at a manifest's very end.
+// flip turns one bit, in the i-th of so many parts of the file; the last two are at the very end of a manifest or a journal.
 func flip(path string, i, parts int) (bool, error) {
 	b, err := os.ReadFile(path)
 	if err != nil || len(b) == 0 {
@@ -467,7 +467,7 @@ func flip(path string, i, parts int) (bool, error) {
 		used--
 	}
 	at := used * (2*i + 1) / (2 * parts)
-	if i == parts-1 && strings.HasPrefix(filepath.Base(path), "MANIFEST") {
+	if i >= parts-2 && (strings.HasPrefix(filepath.Base(path), "MANIFEST") || strings.HasSuffix(path, ".log")) {
 		at = used - 1
 	}
 	b[at] ^= 0x10

@@ -61,6 +61,18 @@ func (d directory) checkJournals(dir string) error {
 	return nil
 }
 
+// newestJournal names the write-ahead log that the engine in dir has written last, "" when there is none.
+func (d directory) newestJournal(dir string) (string, error) {
+	names, err := d.fs.List(dir)
+	newest := ""
+	for _, name := range names {
+		if strings.HasSuffix(name, ".log") {
+			newest = max(newest, name) // numbers of fixed length
+		}
+	}
+	return newest, err
+}
+
 // manifestOf finds which manifest is the current one among an engine's files.
 func manifestOf(names []string) string {
 	marker := ""

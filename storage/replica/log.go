@@ -23,8 +23,11 @@ import (
 // The log has no gaps, neither in itself nor between its beginning and what the state holds. It is cut at its beginning
 // only below what the state has flushed.
 type logStore struct {
-	db   *pebble.DB
-	fail func(error)
+	db     *pebble.DB
+	tail   *tail
+	seen   uint64 // what the tail said when the store was opened
+	newest string // the write-ahead log that was read last then
+	fail   func(error)
 
 	applied func() uint64 // the state holds entries up to here; a log that is empty goes on after it at the latest
 	flushed func() uint64 // and has them on disk up to here
@@ -71,8 +74,8 @@ var errGap = errors.New("storage: an entry would leave a gap in the log")
 func logKey(index uint64) []byte { return binary.BigEndian.AppendUint64([]byte{logPrefix}, index) }
 
 // openLog reads where the log begins and ends.
-func openLog(db *pebble.DB, fail func(error)) (*logStore, error) {
-	l := &logStore{db: db, fail: fail, full: func() bool { return false }, every: math.MaxInt64, grown: make(chan struct{}, 1)}
+func openLog(db *pebble.DB, t *tail, fail func(error)) (*logStore, error) {
+	l := &logStore{db: db, tail: t, fail: fail, full: func() bool { return false }, every: math.MaxInt64, grown: make(chan struct{}, 1)}
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: logKey(0), UpperBound: []byte{logPrefix + 1}})
 	if err != nil {
 		return nil, err
@@ -186,6 +189,9 @@ func (l *logStore) StoreLogs(entries []*raft.Log) error {
 	if err := l.commit(b); err != nil {
 		return err
 	}
+	if err := l.tail.put(entries[len(entries)-1].Index); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.first == 0 {
@@ -270,6 +276,15 @@ func (l *logStore) DeleteRange(from, to uint64) error {
 	}
 	if from > l.first && to < l.last {
 		return fmt.Errorf("%w: cutting %d–%d out of %d–%d", errGap, from, to, l.first, l.last)
+	}
+	if to == l.last {
+		end := from - 1
+		if from == l.first {
+			end = 0
+		}
+		if err := l.tail.lower(end); err != nil {
+			return err
+		}
 	}
 	b := l.db.NewBatch()
 	if err := b.DeleteRange(logKey(from), logKey(to+1), nil); err != nil {

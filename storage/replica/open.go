@@ -88,14 +88,24 @@ func (s *Store) openLog() error {
 	if err := s.dir.checkJournals(s.dir.log()); err != nil {
 		return fmt.Errorf("the log: %w", err)
 	}
+	newest, err := s.dir.newestJournal(s.dir.log()) // before the engine makes a new one
+	if err != nil {
+		return fmt.Errorf("the log: %w", err)
+	}
 	db, err := pebble.Open(s.dir.log(), s.engine("log"))
 	if err != nil {
 		return s.dir.unopened("the log", s.dir.log(), err)
 	}
 	s.logDB = db
-	if s.logs, err = openLog(db, s.die); err != nil {
+	tail, seen, err := openTail(s.disk, s.dir.path("log", tailName))
+	if err != nil {
+		return fmt.Errorf("the log: %w", err)
+	}
+	s.tail = tail
+	if s.logs, err = openLog(db, tail, s.die); err != nil {
 		return damaged("the log", err)
 	}
+	s.logs.seen, s.logs.newest = seen, newest
 	s.logs.applied = func() uint64 { return s.at.Load().index }
 	s.logs.flushed = func() uint64 {
 		if f := s.flushed.Load(); f != nil {
@@ -223,6 +233,8 @@ func misfit(err error, readBy string) error {
 func (s *Store) reconcile(m meta, installed uint64) error {
 	l := s.logs
 	switch {
+	case l.last < l.seen:
+		return errShortened(l)
 	case l.last < m.index:
 		if m.index > installed {
 			return fmt.Errorf("%w: it ends at entry %d, the state holds %d", ErrLogLost, l.last, m.index)

@@ -30,6 +30,7 @@ type Store struct {
 	cache *pebble.Cache
 
 	logDB *pebble.DB
+	tail  *tail
 	logs  *logStore
 	raft  *raft.Raft
 	trans raft.Transport
@@ -198,7 +199,7 @@ func (s *Store) closeFiles() error {
 	err := st.db.Flush()
 	st.release()
 	<-st.done
-	err = errors.Join(err, st.err, s.logDB.Close())
+	err = errors.Join(err, st.err, s.logDB.Close(), s.tail.close())
 	s.cache.Unref()
 	return err
 }
@@ -211,6 +212,9 @@ func (s *Store) discard() {
 	}
 	if s.logDB != nil {
 		_ = s.logDB.Close()
+	}
+	if s.tail != nil {
+		_ = s.tail.close()
 	}
 	s.cache.Unref()
 }
