@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/nexixai/agentos/internal/fault"
 )
 
 // MaxCommandBytes bounds what one command may write, in bytes of keys and values.
@@ -148,5 +150,11 @@ func Find(ctx context.Context, s Store, r Read, read func(Snapshot) error) error
 	return again
 }
 
-// ErrClosed is returned by a store that has been stopped.
+// ErrClosed is the cause of every refusal by a store that has been stopped, or has failed and is about to end its process.
 var ErrClosed = errors.New("storage: closed")
+
+// Closed refuses what is asked of such a store, so that a caller who is still connected learns that another moment, or another
+// node, may do.
+func Closed() error {
+	return fault.New(fault.Unavailable, "This node is stopping; ask another, or again in a moment.").With("service", "node").After(time.Second).Because(ErrClosed)
+}

@@ -185,7 +185,7 @@ func (s *Store) snapshot() (*snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, storage.ErrClosed
+		return nil, storage.Closed()
 	}
 	return &snapshot{tree: s.tree.Clone(), index: s.index}, nil
 }

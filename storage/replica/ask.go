@@ -39,7 +39,7 @@ func (s *Store) ask(ctx context.Context, cmd storage.Command, look bool) (outcom
 			news = s.changed.listen() // before the next look at who leads, so that no change is missed
 		}
 		if s.stopped() || s.dead.Load() {
-			return outcome{}, storage.ErrClosed
+			return outcome{}, storage.Closed()
 		}
 		if err := ctx.Err(); err != nil {
 			return outcome{}, ended(err)
@@ -103,7 +103,7 @@ func (s *Store) await(ctx context.Context, news <-chan struct{}, quit <-chan tim
 	case <-quit:
 		return errQuorum(nil)
 	case <-s.stop:
-		return storage.ErrClosed
+		return storage.Closed()
 	case <-ctx.Done():
 		return ended(ctx.Err())
 	}
@@ -147,7 +147,7 @@ func (s *Store) soleVoter() bool {
 // View implements storage.Store.
 func (s *Store) View(ctx context.Context, r storage.Read, read func(storage.Snapshot) error) error {
 	if s.stopped() || s.dead.Load() {
-		return storage.ErrClosed
+		return storage.Closed()
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -170,7 +170,7 @@ func (s *Store) View(ctx context.Context, r storage.Read, read func(storage.Snap
 	}
 	st := s.acquire()
 	if st == nil {
-		return storage.ErrClosed
+		return storage.Closed()
 	}
 	defer st.release()
 	moment := &moment{db: st.db}
@@ -200,7 +200,7 @@ func (s *Store) reach(ctx context.Context, index uint64) error {
 	case <-t.C:
 		return errQuorum(nil)
 	case <-s.stop:
-		return storage.ErrClosed
+		return storage.Closed()
 	case <-ctx.Done():
 		return ended(ctx.Err())
 	}

@@ -52,7 +52,7 @@ func (c *courier) ask(ctx context.Context, s *Store, cmd storage.Command, look b
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return outcome{}, storage.ErrClosed
+		return outcome{}, storage.Closed()
 	}
 	c.waiting = append(c.waiting, p)
 	if !c.running {

@@ -52,7 +52,7 @@ func (s *Store) Remove(ctx context.Context, id string) error {
 // Status.
 func (s *Store) Transfer(ctx context.Context, id string) error {
 	if s.stopped() || s.dead.Load() {
-		return storage.ErrClosed
+		return storage.Closed()
 	}
 	var voters []raft.Server
 	for _, server := range s.raft.GetConfiguration().Configuration().Servers {
@@ -78,7 +78,7 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 // before is committed.
 func (s *Store) change(ctx context.Context, begin func() raft.Future) error {
 	if s.stopped() || s.dead.Load() {
-		return storage.ErrClosed
+		return storage.Closed()
 	}
 	result := make(chan error, 1)
 	go func() { result <- begin().Error() }()
@@ -89,7 +89,7 @@ func (s *Store) change(ctx context.Context, begin func() raft.Future) error {
 			errors.Is(err, raft.ErrLeadershipTransferInProgress):
 			return errQuorum(err)
 		case errors.Is(err, raft.ErrRaftShutdown):
-			return storage.ErrClosed
+			return storage.Closed()
 		}
 		return err
 	case <-ctx.Done():

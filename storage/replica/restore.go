@@ -25,7 +25,7 @@ type Backup struct {
 // harmless. One copy is under way at a time, those for members that lag among them: the call waits for its turn.
 func (s *Store) Backup(ctx context.Context) (*Backup, error) {
 	if s.stopped() || s.dead.Load() {
-		return nil, storage.ErrClosed
+		return nil, storage.Closed()
 	}
 	if err := s.reach(ctx, s.answered.Load()); err != nil {
 		return nil, err
