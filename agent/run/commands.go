@@ -242,6 +242,14 @@ type dispatchArgs struct {
 
 // evalDispatch leases what waits to whoever is free, and returns whether there may be more to do.
 func (c *Commands) evalDispatch(tx storage.Tx, a dispatchArgs) (more bool, err error) {
+	orphans := false
+	err = queue.EachSession(tx, func(s *queue.Session) bool {
+		orphans = s.Ended && s.Leased > 0
+		return !orphans
+	})
+	if err != nil || orphans {
+		return false, err // they are taken back first, and have waited longest; the duty comes here again after it
+	}
 	n, err := dispatch(tx, a.Limit)
 	return n >= a.Limit, err
 }
