@@ -134,6 +134,9 @@ func TestCluster_QuorumLost(t *testing.T) {
 	kept := tn.Create(t, "kept", nil)
 	tn.Journal(t, kept)
 	c.Equal(t)
+	// A node that starts alone knows of each write by the next one that it's committed.
+	tn.Journal(t, tn.Create(t, "the next", nil))
+	c.Equal(t)
 	survivor := c.Nodes[2]
 	c.Nodes[0].Kill(t)
 	c.Nodes[1].Kill(t)
