@@ -28,7 +28,7 @@ func (f *Fleet) Nuke(ctx context.Context, hard bool) (*Report, error) {
 	if err == nil {
 		err = f.run(ctx, r, "verify", func(_ context.Context, p *phase) error { return f.verifyStopped(p) })
 	}
-	f.listPorts(r)
+	f.listPorts(ctx, r)
 	if err == nil && hard {
 		err = f.run(ctx, r, "remove", func(_ context.Context, p *phase) error { return f.remove(r, p) })
 	}

@@ -249,11 +249,13 @@ func (f *Fleet) survey(ctx context.Context, r *Report) {
 		return
 	}
 	r.Nodes = s.Nodes
-	f.listPorts(r)
+	f.listPorts(ctx, r)
 }
 
-// listPorts says who has the ports of the deployment.
-func (f *Fleet) listPorts(r *Report) {
+// listPorts says who has the ports of the deployment. Those of a process that is only just gone are given a moment.
+func (f *Fleet) listPorts(ctx context.Context, r *Report) {
+	ctx, cancel := context.WithTimeout(ctx, dyingPatience)
+	defer cancel()
 	r.Ports = []Port{}
 	for _, n := range f.plan.nodes() {
 		_, alive, _ := f.running(n.StackID)
@@ -262,7 +264,7 @@ func (f *Fleet) listPorts(r *Report) {
 			switch {
 			case alive:
 				p.State = "ours"
-			case free(l.network, l.addr) != nil:
+			case freed(ctx, l.network, l.addr) != nil:
 				p.State = "taken by another"
 			}
 			r.Ports = append(r.Ports, p)
