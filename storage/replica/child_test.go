@@ -35,7 +35,30 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if os.Getenv(alone) != "" {
+		os.Exit(m.Run()) // what ends in there leaves goroutines behind
+	}
 	goleak.VerifyTestMain(m)
+}
+
+// alone names the variable that is set in a process which runs one test only.
+const alone = "REPLICA_TEST_ALONE"
+
+// inItsOwn runs the test t in a process of its own, and reports whether this is that process. In the other it returns what
+// the process printed and how it ended.
+func inItsOwn(t *testing.T) (here bool, out string, err error) {
+	t.Helper()
+	if os.Getenv(alone) != "" {
+		return true, "", nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
+	cmd.Env = append(os.Environ(), alone+"=1")
+	raw, err := cmd.CombinedOutput()
+	return false, string(raw), err
 }
 
 // child prepares a process that plays part, with env as "NAME=value".

@@ -65,3 +65,21 @@ func (s *Store) Snapshot() error {
 
 // LastIndex is what raft takes for the end of this member's log or snapshot, whichever is further.
 func (s *Store) LastIndex() uint64 { return s.raft.LastIndex() }
+
+// Patient gives raft time-outs that a busy machine does not meet by itself.
+func (o *Options) Patient() {
+	o.times = &timeouts{heartbeat: 3 * time.Second, election: 3 * time.Second, lease: 2 * time.Second, commit: 50 * time.Millisecond}
+}
+
+// TransferUnheard hands the office to id without having heard of it just before, as Store.Transfer does not.
+func (s *Store) TransferUnheard(id string) error {
+	for _, server := range s.Configuration() {
+		if server.ID == id {
+			return s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(server.Address)).Error()
+		}
+	}
+	return errors.New("no such member")
+}
+
+// InTransfer says whether err means that the office is being handed on.
+func InTransfer(err error) bool { return errors.Is(err, raft.ErrLeadershipTransferInProgress) }

@@ -70,8 +70,9 @@ func (f *machine) apply(logs []*raft.Log, size int) {
 		} else {
 			var e entry
 			if e, err = decodeEntry(l.Data); err == nil {
-				fates = append(fates, applied{index: l.Index, entry: e, skip: e.base != m.stamp})
-				if e.base == m.stamp {
+				stale := e.base != m.stamp
+				fates = append(fates, applied{index: l.Index, entry: e, skip: stale})
+				if !stale {
 					m.stamp = e.own
 					if len(e.repr) != 0 { // a look, or a group of refusals, is no batch: it moves no hash
 						m.hash = chain(m.hash, e.repr)

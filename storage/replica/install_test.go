@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -32,8 +33,8 @@ func bulk(reg *storage.Registry) storage.Call[bulkArgs, int] {
 	return storage.Define(reg, "bulk", func(tx storage.Tx, a bulkArgs) (int, error) {
 		rng := rand.New(rand.NewPCG(uint64(a.Size), uint64(len(a.Key))))
 		b := make([]byte, a.Size)
-		for i := range b {
-			b[i] = byte(rng.Uint32())
+		for i := 0; i+8 <= len(b); i += 8 {
+			binary.LittleEndian.PutUint64(b[i:], rng.Uint64())
 		}
 		tx.Set("bulk/"+a.Key, b)
 		return a.Size, nil

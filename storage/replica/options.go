@@ -85,6 +85,8 @@ type Options struct {
 	Fatal func(error)
 	// FS is the file system under both engines; nil means the real one.
 	FS vfs.FS
+
+	times *timeouts // for tests: raft's, instead of a profile's
 }
 
 // withDefaults returns o with its defaults filled in, or an error that names the field at fault.
@@ -143,6 +145,9 @@ type timeouts struct {
 }
 
 func (o Options) timeouts() timeouts {
+	if o.times != nil {
+		return *o.times
+	}
 	if o.Fast {
 		return timeouts{300 * time.Millisecond, 300 * time.Millisecond, 150 * time.Millisecond, 20 * time.Millisecond}
 	}

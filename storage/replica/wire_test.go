@@ -51,6 +51,20 @@ func (w *wire) sever(from, to string) {
 	w.cut[way{from, to}] = true
 }
 
+// join ends the cuts between a and b.
+func (w *wire) join(a, b string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, on := range []way{{a, b}, {b, a}} {
+		delete(w.cut, on)
+		for c := range w.conns {
+			if c.lossy && c.way == on {
+				_ = c.Conn.Close()
+			}
+		}
+	}
+}
+
 // isolate cuts id off all others, both ways.
 func (w *wire) isolate(id string, others ...string) {
 	for _, o := range others {
