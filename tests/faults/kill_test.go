@@ -3,6 +3,7 @@ package faults_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -91,11 +92,36 @@ func TestKill_Loop(t *testing.T) {
 	t.Logf("%d creates, %d runs, each ended once", total, len(known))
 }
 
+// The very first start of a deployment is cut short, wherever it is. The next `up` completes it: keys, seeds and all.
+func TestKill_FirstStart(t *testing.T) {
+	t.Parallel()
+	chance := seeded(t)
+	for round := range rounds(2, 20) {
+		d := harness.NewDeployment(t, suite.Binary(t))
+		var after []time.Duration
+		for range 1 + chance.IntN(3) {
+			after = append(after, time.Duration(chance.IntN(900))*time.Millisecond)
+			killStart(t, d, after[len(after)-1])
+		}
+		d.Up(t)
+		t.Logf("round %d: killed after %v", round, after)
+		tn := harness.NewTenant(t, d.Admin(t), nil)
+		tn.Complete(t, "hello", nil)
+		for _, role := range []string{"tenant_user", "tenant_admin", "platform_admin"} {
+			d.Client(d.Key(t, "tnt_demo", role)).Want(t, 200, "GET", "/v1/agents/agt_sample_echo_v1", nil)
+		}
+		if out := d.CLI(t, "validate"); out.Code != 0 {
+			t.Errorf("validate: exit code %d\n%s\n%s", out.Code, out.Stdout, out.Stderr)
+		}
+		d.Kill(t)
+	}
+}
+
 // killStart has `up` start the node, and kills both after a while, wherever they are by then.
 func killStart(t *testing.T, d *harness.Deployment, after time.Duration) {
 	t.Helper()
 	var starter harness.Starter
-	p := starter.Launch(t, d.Dir, d.Env, d.Argv("up", "--output", "json"))
+	p := starter.Launch(t, d.Dir, d.Env, d.Argv("up", "--orgs", "1", "--nodes", "1", "--base-port", strconv.Itoa(d.BasePort), "--output", "json"))
 	pause(after)
 	p.Signal(t, syscall.SIGKILL)
 	p.Wait(t, bound)

@@ -232,6 +232,9 @@ func (c *Client) AwaitReady(d time.Duration) error {
 
 // end kills what is left of the deployment, by the ids that it names itself and by the sessions that hold its directory.
 func (d *Deployment) end(tb testing.TB) {
+	if strings.Contains(d.Log(), "WARNING: DATA RACE") { // of a binary built by EnvRace
+		tb.Errorf("the node's log tells of a data race")
+	}
 	if tb.Failed() {
 		tb.Logf("the node's log ends:\n%s", tail(d.Log(), 6000))
 	}
