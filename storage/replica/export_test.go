@@ -83,3 +83,6 @@ func (s *Store) TransferUnheard(id string) error {
 
 // InTransfer says whether err means that the office is being handed on.
 func InTransfer(err error) bool { return errors.Is(err, raft.ErrLeadershipTransferInProgress) }
+
+// Barrier puts an entry into the log that the state never hears of, and waits for it.
+func (s *Store) Barrier() error { return s.raft.Barrier(0).Error() }

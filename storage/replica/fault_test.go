@@ -311,6 +311,7 @@ func TestStore_FatalDefault(t *testing.T) {
 
 // TestStore_DiskFloor: below the floor new commands are refused and reads go on; it lifts by itself.
 func TestStore_DiskFloor(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	disk := vfs.NewMem()
 	free := func(n uint64) { disk.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: 1 << 30}) }
 	free(1 << 29)

@@ -56,7 +56,7 @@ func peak() (stop func() uint64) {
 // TestCluster_FarBehind: under load with commands of nearly 1 MB one follower is slow, and another comes back after more than
 // the log keeps. Both catch up, nobody elects, and the leader's memory stays within what its buffers and caches may hold.
 func TestCluster_FarBehind(t *testing.T) {
-	commands, most := 16, uint64(400<<20) // of three members: write buffers, caches of the log of 16 MB, entries on their way
+	commands, most := 12, uint64(400<<20) // of three members: write buffers, caches of the log of 16 MB, entries on their way
 	if long() {
 		commands = 1500
 	}

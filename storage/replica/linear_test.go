@@ -258,6 +258,7 @@ func TestCluster_Linearizable(t *testing.T) {
 // of the other voters are still on their way to it. It still believes to lead when they have elected another; a look there
 // must not show a state without what the other acknowledged.
 func TestCluster_LateAnswers(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	rounds := 1
 	if long() {
 		rounds = 12

@@ -108,6 +108,7 @@ func TestCluster_LeaderStops(t *testing.T) {
 // TestCluster_NoQuorum: a leader that is cut off refuses, its copy can still be read as it stands, the others elect
 // another, and after mending all are equal again.
 func TestCluster_NoQuorum(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	reg := storage.NewRegistry()
 	count := counter(reg)
 	c := mustCluster(t, 3, reg, nil)
@@ -150,6 +151,7 @@ func TestCluster_NoQuorum(t *testing.T) {
 
 // TestCluster_OneWay: what a leader sends arrives, but no answer does. It must not go on saying that it leads.
 func TestCluster_OneWay(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	reg := storage.NewRegistry()
 	count := counter(reg)
 	c := mustCluster(t, 3, reg, nil)
@@ -277,6 +279,7 @@ func TestCluster_LogFloor(t *testing.T) {
 
 // TestCluster_DiskFloor: a leader whose disk is nearly full hands the office on, and the cluster goes on working.
 func TestCluster_DiskFloor(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	reg := storage.NewRegistry()
 	count := counter(reg)
 	disks := make([]*vfs.MemFS, 3)

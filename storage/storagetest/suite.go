@@ -453,29 +453,43 @@ func testWatchBeforeAnswer(t *testing.T, factory Factory) {
 // testWatchBeforeRead: who reads a state that holds an index finds that watchers were told of it.
 func testWatchBeforeRead(t *testing.T, factory Factory) {
 	f := start(t, factory, nil)
-	var w notes
-	defer f.store.Watch("k", &w)()
-	at := f.mustWrite(t, set("k", "0"))
-	reads := make(chan uint64, 50)
+	w := &slowWatcher{told: make(chan uint64), read: make(chan struct{}), early: make(chan bool, 1)}
+	defer f.store.Watch("k", w)()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for index := range reads { // on the way while the entry comes
-			err := f.store.View(t.Context(), storage.Read{MinIndex: index}, func(storage.Snapshot) error { return nil })
-			w.mu.Lock()
-			told := w.indexes[len(w.indexes)-1]
-			w.mu.Unlock()
-			if err != nil || told < index {
-				t.Errorf("a read of %d returned, %v, when watchers had been told up to %d", index, err, told)
-			}
+		err := f.store.View(t.Context(), storage.Read{MinIndex: <-w.told}, func(storage.Snapshot) error { return nil })
+		if err != nil {
+			t.Error(err)
 		}
+		close(w.read)
 	})
-	for range cap(reads) { // the leader's next entry has the next index, unless a look comes between: then it's lower
-		reads <- at + 1
-		at = f.mustWrite(t, set("k", "1"))
-	}
-	close(reads)
+	f.mustWrite(t, set("k", "1"))
 	wg.Wait()
+	if <-w.early {
+		t.Error("a read returned before watchers had been told of what it demanded")
+	}
 }
+
+// slowWatcher takes its time, in which nobody may read what it's being told.
+type slowWatcher struct {
+	told  chan uint64
+	read  chan struct{}
+	early chan bool
+}
+
+// Applied implements storage.Watcher.
+func (w *slowWatcher) Applied(index uint64, _ []storage.Change) {
+	w.told <- index
+	select {
+	case <-w.read:
+		w.early <- true
+	case <-time.After(50 * time.Millisecond):
+		w.early <- false
+	}
+}
+
+// Jumped implements storage.Watcher.
+func (*slowWatcher) Jumped(uint64) {}
 
 func testFind(t *testing.T, factory Factory) {
 	f := start(t, factory, nil)
