@@ -10,6 +10,7 @@ import (
 
 	"github.com/nexixai/agentos/agent/queue"
 	"github.com/nexixai/agentos/internal/metric"
+	"github.com/nexixai/agentos/peer/gossip"
 	"github.com/nexixai/agentos/storage"
 )
 
@@ -40,6 +41,15 @@ func (n *Node) gauges() {
 		}
 		return 0
 	})
+	for state, help := range map[gossip.State]string{
+		gossip.Alive: "Nodes that gossip holds for alive, this one among them.",
+		gossip.Dead:  "Members that gossip holds for dead and goes on looking for.",
+		gossip.Left:  "Members that said goodbye.",
+	} {
+		w.metrics.gauge("gossip_members_"+string(state), help, func() float64 { return float64(n.near.pool.Count(state)) })
+	}
+	w.metrics.total("gossip_dropped", "Packets, streams and claims that gossip did not take: another label or key, malformed, too many.", n.near.pool.Dropped)
+	w.metrics.total("cluster_door_refused", "Callers that the cluster's door turned away before they could say anything.", n.near.door.Refused)
 	w.metrics.gauge("ready", "1 while this node takes requests.", func() float64 {
 		if n.draining.Load() {
 			return 0

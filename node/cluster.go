@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/peer/cluster"
@@ -118,10 +119,16 @@ func (n *Node) meet() error {
 		Stable:  either(fast, 300*time.Millisecond, 2*time.Second), Dead: either(fast, 5*time.Second, 30*time.Second), Logger: n.log.Named("members"),
 	})
 	store.Lead(c.keeper.Run)
+	look := rate.NewLimiter(rate.Every(250*time.Millisecond), 8) // rumour makes the leader look, and no storm of it more than that
 	var err error
 	c.pool, err = gossip.Join(gossip.Options{
 		Name: n.dir.id.StackID, Label: n.dir.id.ClusterID, Keys: c.proof.gossip, Bind: n.o.GossipListen, Advertise: unlessChosen(n.o.GossipAdvertise),
-		Meta: n.rumour(false), Seeds: n.gossipSeeds, Changed: func(gossip.Member) { c.keeper.Look() }, Fast: n.o.Timing == "fast", Logger: n.log.Named("gossip"),
+		Meta: n.rumour(false), Seeds: n.gossipSeeds, Expected: n.expected, Fast: n.o.Timing == "fast", Logger: n.log.Named("gossip"),
+		Changed: func(gossip.Member) {
+			if look.Allow() {
+				c.keeper.Look()
+			}
+		},
 	})
 	if err != nil {
 		return err
@@ -168,6 +175,14 @@ func (n *Node) gossipSeeds() []string {
 		}
 	}
 	return seeds
+}
+
+// expected reports whether a name in gossip is a member's. While this node's copy holds no member list, as before a
+// joiner has caught up, all names are.
+func (n *Node) expected(stackID string) bool {
+	roster := n.near.roster.Load()
+	m, ok := roster.Member(stackID)
+	return ok && m.State != registry.Removed || len(roster.Members()) == 0
 }
 
 // rumour is what this node says of itself in gossip: a hint for others where to look, which they believe only when they

@@ -89,6 +89,11 @@ func (m *metrics) gauge(name, help string, read func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: metric.Namespace, Name: name, Help: help}, read))
 }
 
+// total shows a count that a room keeps, like gauge.
+func (m *metrics) total(name, help string, read func() int64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: metric.Namespace, Name: name, Help: help}, func() float64 { return float64(read()) }))
+}
+
 // Step implements loop.Observer.
 func (m *metrics) Step(kind, status string, took time.Duration) {
 	m.stepLatency.WithLabelValues(kind, status).Observe(ms(took))

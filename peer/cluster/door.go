@@ -13,11 +13,13 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/zaplog"
 	"github.com/nexixai/agentos/peer/trust"
 )
 
@@ -40,6 +42,8 @@ const (
 	// handshakes bounds how many strangers may be in the middle of a handshake at once.
 	handshakes = 256
 	backlog    = 64
+	// tellAgain is how often callers that are refused are told of again.
+	tellAgain = time.Minute
 )
 
 // Options says how to open a door.
@@ -69,8 +73,10 @@ type Door struct {
 	open   map[net.Conn]*x509.Certificate // proven peers, to be cut when they're removed
 	closed bool
 
-	slots chan struct{}
-	wg    sync.WaitGroup
+	slots    chan struct{}
+	refusals *zaplog.Repeats
+	refused  atomic.Int64
+	wg       sync.WaitGroup
 }
 
 // Open listens and sorts connections by protocol until Close.
@@ -85,7 +91,7 @@ func Open(o Options) (*Door, error) {
 			return nil, fault.New(fault.Unavailable, "The cluster's door can't listen on TCP %s: %v.", o.Listen, err).With("service", "cluster").Because(err)
 		}
 	}
-	d := &Door{o: o, log: o.Logger, ln: ln, open: make(map[net.Conn]*x509.Certificate), slots: make(chan struct{}, handshakes)}
+	d := &Door{o: o, log: o.Logger, ln: ln, open: make(map[net.Conn]*x509.Certificate), slots: make(chan struct{}, handshakes), refusals: zaplog.NewRepeats(tellAgain)}
 	if d.addr = ln.Addr(); o.Advertise != "" {
 		d.addr = named(o.Advertise)
 	}
@@ -137,6 +143,7 @@ func (d *Door) accept() {
 		case d.slots <- struct{}{}:
 			d.wg.Go(func() { defer func() { <-d.slots }(); d.greet(conn) })
 		default:
+			d.refused.Add(1)
 			_ = conn.Close()
 		}
 	}
@@ -147,7 +154,7 @@ func (d *Door) greet(conn net.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
-		d.log.Info("cluster door refused a caller", zap.String("remote", conn.RemoteAddr().String()), zap.Error(err))
+		d.turnAway(conn.RemoteAddr(), err)
 		dismiss(conn)
 		return
 	}
@@ -169,6 +176,23 @@ func (d *Door) greet(conn net.Conn) {
 		_ = tracked.Close()
 	}
 }
+
+// turnAway tells of a caller that was refused: the first of each host, and then once a minute how many there were.
+func (d *Door) turnAway(remote net.Addr, why error) {
+	d.refused.Add(1)
+	host, _, err := net.SplitHostPort(remote.String())
+	if err != nil {
+		host = remote.String()
+	}
+	left, tell := d.refusals.Tell(host)
+	if !tell {
+		return
+	}
+	d.log.Warn("cluster door refused a caller", zap.String("remote", remote.String()), zap.Int("left_out", left), zap.Error(why))
+}
+
+// Refused is how many callers were turned away since the door was opened.
+func (d *Door) Refused() int64 { return d.refused.Load() }
 
 // dismiss closes a connection so that the other side reads why: closing it with unread bytes would reset it, and the TLS
 // alert would be lost on the way.

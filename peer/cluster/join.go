@@ -80,7 +80,9 @@ func (d *Door) ServeJoins(admit Admission) {
 				return
 			}
 			f := fault.Of(err)
-			d.log.Warn("a join was refused", zap.String("remote", r.RemoteAddr), zap.String("code", string(f.Code)), zap.Error(err))
+			if left, tell := d.refusals.Tell("join " + string(f.Code)); tell {
+				d.log.Warn("a join was refused", zap.String("remote", r.RemoteAddr), zap.String("code", string(f.Code)), zap.Int("left_out", left), zap.Error(err))
+			}
 			w.WriteHeader(joinStatus(f.Code))
 			_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"code": f.Code, "message": f.Message, "retryable": f.Code.Retryable(), "details": f.Details}})
 		}),

@@ -8,13 +8,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -22,6 +22,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/internal/zaplog"
 )
 
 // MaxMeta is the most a member may say of itself, in bytes. One byte of memberlist's allowance is the pool's own: it says
@@ -71,6 +72,9 @@ type Options struct {
 	// Changed is called, outside any lock and one call at a time, after a member joined, left, died or changed its
 	// Meta. It may call the Pool's read methods.
 	Changed func(Member)
+	// Expected reports whether a name is a member's, by what is known beyond gossip. Of others the pool keeps a few only,
+	// and does not look for them when they're gone: whoever holds the key can make up names without end. nil expects all.
+	Expected func(name string) bool
 	// Fast shortens the timings, for nodes on one machine and for tests.
 	Fast   bool
 	Logger *zap.Logger
@@ -83,6 +87,9 @@ type Pool struct {
 	list *memberlist.Memberlist
 	ring *memberlist.Keyring
 
+	conflicts *zaplog.Repeats
+	dropped   atomic.Int64 // what of others' words was not taken
+
 	mu    sync.Mutex
 	meta  []byte // with the pool's byte in front
 	known map[string]Member
@@ -92,6 +99,10 @@ type Pool struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
+
+// maxStrangers is how many names the pool keeps that nobody expects: those of nodes that have only just joined, of which
+// this node's copy of the store does not tell yet.
+const maxStrangers = 64
 
 // changeBacklog is how many changes may wait for Changed; beyond it the oldest news of a member is dropped, for Members
 // always tells the newest.
@@ -119,7 +130,7 @@ func Join(o Options) (*Pool, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Pool{
 		o: o, log: o.Logger, ring: ring, meta: append([]byte{staying}, o.Meta...), cancel: cancel,
-		known: make(map[string]Member), changes: make(chan Member, changeBacklog), wake: make(chan struct{}, 1),
+		conflicts: zaplog.NewRepeats(tellAgain), known: make(map[string]Member), changes: make(chan Member, changeBacklog), wake: make(chan struct{}, 1),
 	}
 	conf, err := p.config()
 	if err != nil {
@@ -169,7 +180,7 @@ func (p *Pool) config() (*memberlist.Config, error) {
 		c.DeadNodeReclaimTime = 3 * time.Second
 	}
 	c.Delegate, c.Events, c.Alive, c.Conflict = p, p, p, p
-	c.Logger = log.New(levels{p.log}, "", 0)
+	c.Logger = log.New(&levels{log: p.log, repeats: zaplog.NewRepeats(tellAgain), dropped: &p.dropped}, "", 0)
 	c.LogOutput = nil
 	return c, nil
 }
@@ -246,7 +257,9 @@ func (p *Pool) missing() []string {
 		case Alive:
 			here[m.Addr] = true
 		case Dead:
-			want = append(want, m.Addr)
+			if p.expected(m.Name) {
+				want = append(want, m.Addr)
+			}
 		}
 	}
 	p.mu.Unlock()
@@ -273,6 +286,23 @@ func (p *Pool) Members() []Member {
 	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
+
+// Count is how many are known to be in that state.
+func (p *Pool) Count(s State) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, m := range p.known {
+		if m.State == s {
+			n++
+		}
+	}
+	return n
+}
+
+// Dropped is how many packets, streams and claims were not taken, since the pool was joined: under another label or key,
+// malformed, too many, or about names that may not be.
+func (p *Pool) Dropped() int64 { return p.dropped.Load() }
 
 // Say changes what this node says of itself.
 func (p *Pool) Say(meta []byte) error {
@@ -395,18 +425,46 @@ func (p *Pool) NotifyLeave(n *memberlist.Node) {
 	p.Seek()
 }
 
-var errRefused = errors.New("gossip: refused")
+var (
+	errRefused = errors.New("refused")
+	errCrowd   = errors.New("too many names that nobody expects")
+)
 
-// NotifyAlive implements memberlist.AliveDelegate: names that are no identifiers never get in.
+// NotifyAlive implements memberlist.AliveDelegate: names that are no identifiers never get in, nor too many strangers.
 func (p *Pool) NotifyAlive(n *memberlist.Node) error {
 	if !id.Valid(n.Name) || len(n.Meta) > MaxMeta+1 {
 		return errRefused
 	}
+	if p.expected(n.Name) {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, known := p.known[n.Name]; known {
+		return nil
+	}
+	strangers := 0
+	for name := range p.known {
+		if !p.expected(name) {
+			strangers++
+		}
+	}
+	if strangers >= maxStrangers {
+		return errCrowd
+	}
 	return nil
+}
+
+func (p *Pool) expected(name string) bool {
+	return name == p.o.Name || p.o.Expected == nil || p.o.Expected(name)
 }
 
 // NotifyConflict implements memberlist.ConflictDelegate: two nodes under one name.
 func (p *Pool) NotifyConflict(existing, other *memberlist.Node) {
+	p.dropped.Add(1)
+	if _, tell := p.conflicts.Tell(existing.Name); !tell {
+		return
+	}
 	p.log.Warn("two nodes gossip under one name", zap.String("stack_id", existing.Name), zap.String("known", existing.Address()), zap.String("other", other.Address()))
 }
 
@@ -416,7 +474,11 @@ func (p *Pool) note(n *memberlist.Node, s State) {
 		m.Meta = slices.Clone(n.Meta[1:])
 	}
 	p.mu.Lock()
-	p.known[m.Name] = m
+	if s != Alive && !p.expected(m.Name) {
+		delete(p.known, m.Name) // nobody will miss a stranger
+	} else {
+		p.known[m.Name] = m
+	}
 	p.mu.Unlock()
 	for {
 		select {
@@ -429,28 +491,4 @@ func (p *Pool) note(n *memberlist.Node, s State) {
 		default:
 		}
 	}
-}
-
-// levels turns memberlist's "[WARN] …" lines into leveled entries.
-type levels struct{ log *zap.Logger }
-
-var _ io.Writer = levels{}
-
-func (w levels) Write(b []byte) (int, error) {
-	level, text, ok := strings.Cut(strings.TrimSpace(string(b)), "] ")
-	if !ok {
-		text = level
-	}
-	text = strings.TrimPrefix(text, "memberlist: ")
-	switch strings.TrimPrefix(level, "[") {
-	case "DEBUG":
-		w.log.Debug("gossip", zap.String("detail", text))
-	case "ERR", "ERROR":
-		w.log.Warn("gossip trouble", zap.String("detail", text))
-	case "WARN":
-		w.log.Info("gossip notice", zap.String("detail", text))
-	default:
-		w.log.Debug("gossip", zap.String("detail", text))
-	}
-	return len(b), nil
 }

@@ -9,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/nexixai/agentos/peer/gossip"
 )
 
@@ -112,6 +116,77 @@ func TestPool_StrangersStayOut(t *testing.T) {
 	}
 	if got := a.pool.Members(); len(got) != 2 {
 		t.Fatalf("a sees %v", got)
+	}
+}
+
+// Whoever holds the key can make up names: of those that nobody expects a few are kept, and members always get in.
+func TestPool_CrowdOfStrangers(t *testing.T) {
+	p, err := gossip.Join(gossip.Options{
+		Name: "stk_a", Label: "clu_1", Keys: [][]byte{key(t)}, Bind: "127.0.0.1:0", Fast: true,
+		Expected: func(name string) bool { return name == "stk_b" },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	crowd := func(round string) (let int) {
+		for i := range 1000 {
+			n := &memberlist.Node{Name: fmt.Sprintf("stk_%s_%d", round, i), Addr: net.IPv4(127, 0, 0, 1), Port: 9}
+			if p.NotifyAlive(n) == nil {
+				p.NotifyJoin(n)
+				let++
+			}
+		}
+		return let
+	}
+	if let := crowd("first"); let != 64 || len(p.Members()) != 65 {
+		t.Errorf("%d strangers got in, %d members", let, len(p.Members()))
+	}
+	friend := &memberlist.Node{Name: "stk_b", Addr: net.IPv4(127, 0, 0, 1), Port: 9}
+	if err := p.NotifyAlive(friend); err != nil {
+		t.Errorf("the crowd keeps a member out: %v", err)
+	}
+	p.NotifyJoin(friend)
+	for _, m := range p.Members() {
+		if m.Name != "stk_a" {
+			p.NotifyLeave(&memberlist.Node{Name: m.Name, Addr: net.IPv4(127, 0, 0, 1), Port: 9})
+		}
+	}
+	if got := p.Members(); len(got) != 2 || got[1].State != gossip.Dead {
+		t.Errorf("after all are gone: %v", got)
+	}
+	if let := crowd("second"); let != 64 {
+		t.Errorf("%d strangers got in after the first are gone", let)
+	}
+}
+
+// A storm of lines is one line, and every dropped packet counts.
+func TestPool_GarbageIsCountedAndToldOnce(t *testing.T) {
+	core, seen := observer.New(zap.InfoLevel)
+	p, err := gossip.Join(gossip.Options{Name: "stk_a", Label: "clu_1", Keys: [][]byte{key(t)}, Bind: "127.0.0.1:0", Fast: true, Logger: zap.New(core)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	conn, err := net.Dial("udp", p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	junk := make([]byte, 64)
+	deadline := time.Now().Add(20 * time.Second)
+	for p.Dropped() < 500 {
+		_, _ = rand.Read(junk)
+		if junk[0] = 244; p.Dropped()%2 == 0 { // a label's mark, and none
+			junk[0] = 1
+		}
+		_, _ = conn.Write(junk)
+		if time.Now().After(deadline) {
+			t.Fatalf("%d were counted", p.Dropped())
+		}
+	}
+	if n := seen.Len(); n == 0 || n > 20 {
+		t.Errorf("%d lines for 500 packets of garbage", n)
 	}
 }
 

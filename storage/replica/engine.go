@@ -3,12 +3,10 @@ package replica
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
-	"github.com/hashicorp/go-hclog"
 	"go.uber.org/zap"
 )
 
@@ -77,23 +75,4 @@ func (l engineLog) Errorf(format string, args ...any) {
 func (l engineLog) Fatalf(format string, args ...any) {
 	l.s.perish(fmt.Errorf("storage: the %s engine can't go on: %s", l.what, fmt.Sprintf(format, args...)))
 	select {}
-}
-
-// raftLog turns raft's warnings and errors into lines of ours.
-func raftLog(log *zap.Logger) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Warn, Output: raftLines{log}, DisableTime: true})
-}
-
-type raftLines struct{ log *zap.Logger }
-
-// Write implements io.Writer; p is one line.
-func (w raftLines) Write(p []byte) (int, error) {
-	level, text, _ := strings.Cut(strings.TrimSpace(string(p)), " ")
-	text = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "raft:"))
-	if level == "[ERROR]" {
-		w.log.Error("raft", zap.String("detail", text))
-	} else {
-		w.log.Warn("raft", zap.String("detail", text))
-	}
-	return len(p), nil
 }

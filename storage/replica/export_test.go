@@ -4,7 +4,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
 
 	"github.com/nexixai/agentos/storage"
 )
@@ -34,6 +36,12 @@ func (s *Store) ProposeForeign(key string, stale bool) (applied bool, err error)
 		return false, err
 	}
 	return s.at.Load().stamp == own, nil
+}
+
+// RaftLog is the way of raft's lines into log.
+func RaftLog(log *zap.Logger) (raftsay hclog.Logger, answers func(names ...string), led func(leader string)) {
+	w := newRaftLines(log)
+	return w.logger(), w.answers, w.led
 }
 
 // Hot is what a reign reads through.

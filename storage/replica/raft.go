@@ -33,7 +33,8 @@ const (
 )
 
 func (s *Store) startRaft() error {
-	hc := raftLog(s.log)
+	s.lines = newRaftLines(s.log)
+	hc := s.lines.logger()
 	t := s.o.timeouts()
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(s.o.ServerID)
@@ -89,12 +90,12 @@ func (s *Store) members() {
 	s.logs.mu.Unlock()
 }
 
-// observe rings the bell when another leader is known.
+// observe rings the bell when another leader is known, and tells of members that are back.
 func (s *Store) observe() {
 	ch := make(chan raft.Observation, 16)
 	o := raft.NewObserver(ch, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
-		case raft.LeaderObservation, raft.PeerObservation:
+		case raft.LeaderObservation, raft.PeerObservation, raft.ResumedHeartbeatObservation:
 			return true
 		}
 		return false
@@ -104,13 +105,32 @@ func (s *Store) observe() {
 	s.changed.broadcast()
 	for {
 		select {
-		case <-ch:
+		case o := <-ch:
+			switch data := o.Data.(type) {
+			case raft.ResumedHeartbeatObservation:
+				s.lines.answers(string(data.PeerID), s.addressOf(data.PeerID))
+				continue
+			case raft.LeaderObservation:
+				if data.LeaderID != "" {
+					s.lines.led(string(data.LeaderID))
+				}
+			}
 			s.members()
 			s.changed.broadcast()
 		case <-s.stop:
 			return
 		}
 	}
+}
+
+// addressOf is where raft dials a server, "" for one that it doesn't know.
+func (s *Store) addressOf(id raft.ServerID) string {
+	for _, server := range s.raft.GetConfiguration().Configuration().Servers {
+		if server.ID == id {
+			return string(server.Address)
+		}
+	}
+	return ""
 }
 
 // snapshotLoop flushes the state and cuts the log, when enough log has come or enough time has passed.

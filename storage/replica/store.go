@@ -33,6 +33,7 @@ type Store struct {
 	tail  *tail
 	logs  *logStore
 	raft  *raft.Raft
+	lines *raftLines // what raft has to say
 	trans raft.Transport
 	fsm   *machine
 
