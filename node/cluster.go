@@ -33,6 +33,7 @@ type neighbours struct {
 	door      *cluster.Door
 	commander *cluster.Commander
 	roster    atomic.Pointer[registry.Roster]
+	peerings  *registry.Peerings
 	pool      *gossip.Pool
 	members   *cluster.Membership
 	keeper    *cluster.Keeper
@@ -107,6 +108,8 @@ func (n *Node) meet() error {
 	roster := registry.NewRoster(store, n.log.Named("members"))
 	c.roster.Store(roster)
 	n.down.push("member list", func(context.Context) error { roster.Close(); return nil })
+	c.peerings = registry.NewPeerings(store, n.log.Named("peerings"))
+	n.down.push("peerings", func(context.Context) error { c.peerings.Close(); return nil })
 	c.members = cluster.NewMembership(cluster.MembershipOptions{
 		Store: store, Commands: n.w.commands.members, Roster: roster, Door: c.door, Log: store, Seal: c.proof.seal, ShareSeal: n.o.Mode != Prod,
 		GossipKeys: c.gossipKeys, Rumours: func() []gossip.Member { return c.pool.Members() }, Self: n.self, Life: n.o.CertificateLife, Standing: n.standing, Copy: store.Backup,

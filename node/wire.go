@@ -66,6 +66,7 @@ type commands struct {
 	policy   *policy.Commands
 	meter    *meter.Commands
 	members  *registry.Commands
+	peerings *registry.PeeringCommands
 }
 
 func define() commands {
@@ -74,7 +75,7 @@ func define() commands {
 	c.memory, c.queue, c.model = memory.Define(reg), queue.Define(reg), model.Define(reg)
 	c.policy, c.meter = policy.Define(reg), meter.Define(reg)
 	c.run = run.Define(reg, c.tenancy, c.agent)
-	c.members = registry.Define(reg)
+	c.members, c.peerings = registry.Define(reg), registry.DefinePeerings(reg)
 	return c
 }
 

@@ -29,7 +29,7 @@ type Grant struct {
 	Scopes        []tenancy.Scope `json:"scopes"`
 	Quotas        *GrantQuotas    `json:"quotas,omitempty"`
 	// Agents bounds the agents that may be run; nil sets no bound, an empty list allows none.
-	Agents []string `json:"agents,omitempty"`
+	Agents []string `json:"agents,omitzero"`
 	// MaxDataClassification is the highest class that may cross; "" sets no bound.
 	MaxDataClassification string `json:"max_data_classification,omitempty"`
 }
@@ -60,6 +60,8 @@ type Peering struct {
 	Gossip    bool      `json:"gossip"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
+	// InvitationExpiresAt is until when the invitation can be accepted; nil once it was, or was withdrawn.
+	InvitationExpiresAt *time.Time `json:"invitation_expires_at,omitempty"`
 	// Bundle is their CA, PEM: one trust domain's certificates, never merged with another's.
 	Bundle []byte `json:"bundle,omitempty"`
 }
@@ -69,6 +71,21 @@ func (p *Peering) Export(theirTenant string) (Grant, bool) { return find(p.Expor
 
 // Import finds what we may do there for our tenant.
 func (p *Peering) Import(ourTenant string) (Grant, bool) { return find(p.Imports, "", ourTenant) }
+
+// Live reports whether the peering is in force: active, or suspended and so able to become active again. A trust domain has at
+// most one live peering.
+func (p *Peering) Live() bool { return p.State == PeeringActive || p.State == PeeringSuspended }
+
+// Turned returns grants as the other side writes them: what is theirs to us is ours to them. So one side's exports are the
+// other's imports.
+func Turned(grants []Grant) []Grant {
+	out := make([]Grant, len(grants))
+	for i, g := range grants {
+		g.TenantID, g.LocalTenantID = g.LocalTenantID, g.TenantID
+		out[i] = g
+	}
+	return out
+}
 
 func find(list []Grant, theirs, ours string) (Grant, bool) {
 	for i := range list {
@@ -116,7 +133,7 @@ type Capabilities struct {
 	Tools    []ToolOffered     `json:"tools,omitempty"`
 	Contract negotiation.Range `json:"contract"`
 	// Grants are what the asking organisation may do here; told to a peer only, and part of the digest.
-	Grants []Grant `json:"grants,omitempty"`
+	Grants []Grant `json:"grants,omitzero"`
 	// Members are the federation doors (HOST:PORT) of the cluster's nodes; told to a peer only.
 	Members []string `json:"members,omitempty"`
 	// Digest is of all the rest: who has seen the same digest has seen the same capabilities.
