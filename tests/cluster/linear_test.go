@@ -15,14 +15,16 @@ import (
 	"github.com/nexixai/agentos/tests/harness"
 )
 
-// touch is one operation on a register: a write of value, or a read that found it ("" for nothing).
+// touch is one operation on a register: a write of value, a create of a run under the key, or a read; the last two found
+// what is their output ("" for nothing).
 type touch struct {
-	key   string
-	write bool
-	value string
+	key    string
+	write  bool
+	create bool
+	value  string
 }
 
-// register is what a key of memory is to be: one value that all clients see change at once.
+// register is what a key is to be: one value that all clients see change at once, or one run, made once.
 var register = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
 		parts := map[string][]porcupine.Operation{}
@@ -39,14 +41,20 @@ var register = porcupine.Model{
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
 		in := input.(touch)
-		if in.write {
+		switch {
+		case in.write:
 			return true, in.value
+		case in.create && state == "":
+			return true, output
 		}
-		return output.(string) == state.(string), state
+		return output == state, state
 	},
 	DescribeOperation: func(input, output any) string {
-		if in := input.(touch); in.write {
+		switch in := input.(touch); {
+		case in.write:
 			return fmt.Sprintf("%s ← %s", in.key, in.value)
+		case in.create:
+			return fmt.Sprintf("create %s: %s", in.key, output)
 		}
 		return fmt.Sprintf("%s = %q", input.(touch).key, output)
 	},
@@ -68,47 +76,62 @@ func (h *history) note(o porcupine.Operation) {
 	h.ops = append(h.ops, o)
 }
 
-// client touches registers through one node until ctx ends. Every second read is a default one of a key that is written
-// once: what was acknowledged anywhere must never be said not to be there.
-func (h *history) client(ctx context.Context, id int, c *harness.Client, round int, chance *rand.Rand) {
+// do does one operation and notes it: runs are the agent's, and so is the memory. It returns false when nobody knows whether
+// it happened.
+func (h *history) do(ctx context.Context, id int, c *harness.Client, agent, query string, t touch) (known bool) {
+	o := porcupine.Operation{ClientId: id, Input: t, Output: "", Call: h.now()}
+	var a harness.Answer
+	var err error
+	path := "/v1/memory/" + agent + "/" + t.key
+	switch {
+	case t.create:
+		a, err = c.Try(ctx, "POST", "/v1/agents/"+agent+"/runs", harness.Body("/say made", nil), "Idempotency-Key", t.key)
+	case t.write:
+		a, err = c.Try(ctx, "PUT", path, map[string]any{"value": t.value})
+	default:
+		a, err = c.Try(ctx, "GET", path+query, nil)
+	}
+	o.Return = h.now()
+	made := err == nil && (a.Status == 200 || a.Status == 201)
+	switch {
+	case t.create && made:
+		o.Output = a.Str("run.run_id")
+	case t.create: // whether it happened shows in the next create alone, and there it makes no difference
+		return false
+	case t.write && !made: // it may have happened, or may still
+		o.Return = math.MaxInt64
+		h.mu.Lock()
+		h.lost++
+		h.mu.Unlock()
+	case t.write:
+	case made:
+		o.Output = a.Str("memory.value")
+	case err != nil || a.Status != 404:
+		return true
+	}
+	h.note(o)
+	return made || !t.write
+}
+
+// client touches registers through one node until ctx ends. Some reads are default ones of a key that is written once:
+// what was acknowledged anywhere must never be said not to be there. Some operations are creates under one key.
+func (h *history) client(ctx context.Context, id int, c *harness.Client, agent string, round int, chance *rand.Rand) {
 	for i := 0; ctx.Err() == nil; i++ {
 		ask, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 		// New keys each second: what a checker has to order at once stays small, however long the history is.
-		t := touch{key: fmt.Sprintf("r%d-%d", chance.IntN(3), h.now()/int64(time.Second)), write: chance.IntN(3) == 0, value: fmt.Sprintf("%d.%d", id, i)}
+		t := touch{key: fmt.Sprintf("r%d-%d-%d", round, chance.IntN(3), h.now()/int64(time.Second)), write: chance.IntN(3) == 0, value: fmt.Sprintf("%d.%d", id, i)}
 		query := "?consistency=linearizable"
-		if chance.IntN(3) == 0 { // a key that is written once, by whoever is first
+		switch chance.IntN(6) {
+		case 0, 1: // a key that is written once, by whoever is first
 			t.key, query = fmt.Sprintf("once-%d-%d", round, h.now()/int64(400*time.Millisecond)), ""
 			t.value = "there"
+		case 2:
+			t = touch{key: fmt.Sprintf("make-%d-%d", round, h.now()/int64(400*time.Millisecond)), create: true}
 		}
-		path := fmt.Sprintf("/v1/memory/linear%d/%s", round, t.key)
-		o := porcupine.Operation{ClientId: id, Input: t, Call: h.now()}
-		var a harness.Answer
-		var err error
-		if t.write {
-			a, err = c.Try(ask, "PUT", path, map[string]any{"value": t.value})
-		} else {
-			a, err = c.Try(ask, "GET", path+query, nil)
-		}
-		o.Return = h.now()
-		cancel()
-		switch {
-		case t.write && err == nil && (a.Status == 200 || a.Status == 201):
-			o.Output = ""
-			h.note(o)
-		case t.write: // it may have happened, or may still
-			o.Output, o.Return = "", math.MaxInt64
-			h.note(o)
-			h.mu.Lock()
-			h.lost++
-			h.mu.Unlock()
+		if !h.do(ask, id, c, agent, query, t) {
 			id += 1000 // a client whose operation never returned can't ask again
-		case err == nil && a.Status == 200:
-			o.Output = a.Str("memory.value")
-			h.note(o)
-		case err == nil && a.Status == 404:
-			o.Output = ""
-			h.note(o)
 		}
+		cancel()
 		pause(time.Duration(chance.IntN(60)) * time.Millisecond)
 	}
 }
@@ -164,7 +187,7 @@ func TestLinear_Registers(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 9 {
 			own := rand.New(rand.NewPCG(chance.Uint64(), uint64(i)))
-			wg.Go(func() { h.client(ctx, i, c.Nodes[i%3].Client(tn.Key), round, own) })
+			wg.Go(func() { h.client(ctx, i, c.Nodes[i%3].Client(tn.Key), tn.Agent, round, own) })
 		}
 		pause(time.Second)
 		fault.do(c.Leader(t))
@@ -172,10 +195,7 @@ func TestLinear_Registers(t *testing.T) {
 		cancel()
 		wg.Wait()
 		rate := float64(len(h.ops)) / time.Since(h.began).Seconds()
-		result, info := porcupine.CheckOperationsVerbose(register, h.ops, time.Minute)
-		if result != porcupine.Ok {
-			name := t.TempDir() + "/history.html"
-			_ = porcupine.VisualizePath(register, info, name)
+		if result := h.check(t); result != porcupine.Ok {
 			t.Fatalf("round %d, leader %s: the history of %d operations is %s", round, fault.name, len(h.ops), result)
 		}
 		if rate < 50 {
@@ -187,18 +207,29 @@ func TestLinear_Registers(t *testing.T) {
 	c.Equal(t)
 }
 
+// check looks for an order that explains the history; what has none is drawn. That the search takes too long is no order.
+func (h *history) check(t *testing.T) porcupine.CheckResult {
+	t.Helper()
+	result, info := porcupine.CheckOperationsVerbose(register, h.ops, time.Minute)
+	if result != porcupine.Ok {
+		_ = porcupine.VisualizePath(register, info, t.TempDir()+"/history.html")
+	}
+	return result
+}
+
 // TestLinear_modelRefuses: the checker finds a read that went back in time, and a "not found" after an acknowledgement.
 func TestLinear_modelRefuses(t *testing.T) {
 	at := func(id int, in touch, out string, call, ret int64) porcupine.Operation {
 		return porcupine.Operation{ClientId: id, Input: in, Output: out, Call: call, Return: ret}
 	}
 	w := func(v string) touch { return touch{key: "k", write: true, value: v} }
-	read := touch{key: "k"}
+	read, create := touch{key: "k"}, touch{key: "k", create: true}
 	for name, ops := range map[string][]porcupine.Operation{
 		"back in time":             {at(1, w("a"), "", 0, 1), at(1, w("b"), "", 2, 3), at(2, read, "b", 4, 5), at(3, read, "a", 6, 7)},
 		"not found, though acked":  {at(1, w("a"), "", 0, 1), at(2, read, "", 2, 3)},
 		"never written":            {at(2, read, "x", 0, 1)},
 		"lost after it was seen":   {at(1, w("a"), "", 0, math.MaxInt64), at(2, read, "a", 1, 2), at(3, read, "", 3, 4)},
+		"two runs of one key":      {at(1, create, "a", 0, 3), at(2, create, "b", 1, 2), at(3, create, "b", 4, 5)},
 		"overwritten, then it was": {at(1, w("a"), "", 0, 1), at(2, w("b"), "", 2, 3), at(3, read, "a", 4, 5)},
 	} {
 		if porcupine.CheckOperations(register, ops) {

@@ -22,7 +22,7 @@ const OutsideAddress = "93.184.216.34"
 // in the inner one it returns true. It needs root, or a kernel that lets users have namespaces (see Needs).
 func Apart(tb testing.TB, binary string, bound time.Duration) bool {
 	tb.Helper()
-	if os.Getenv(envInside) != "" {
+	if Inside() {
 		for _, argv := range [][]string{
 			{"mount", "--make-rprivate", "/"},
 			{"ip", "link", "set", "lo", "up"},
@@ -62,6 +62,9 @@ func Apart(tb testing.TB, binary string, bound time.Duration) bool {
 	}
 	return false
 }
+
+// Inside reports whether this process is the inner one of Apart.
+func Inside() bool { return os.Getenv(envInside) != "" }
 
 // MountMemory mounts an in-memory file system of size ("64m") at dir, until the end of the test. Call it inside Apart.
 func MountMemory(tb testing.TB, dir, size string) {

@@ -39,6 +39,8 @@ func NewNetwork(tb testing.TB, count int) *Network {
 	}
 	n := &Network{tb: tb}
 	n.ip("link", "add", "agentos0", "type", "bridge")
+	n.ip("link", "add", "agentos1", "type", "bridge")
+	n.ip("link", "set", "agentos1", "up")
 	n.ip("addr", "add", "10.99.0.254/24", "dev", "agentos0")
 	n.ip("link", "set", "agentos0", "up")
 	for range count {
@@ -61,6 +63,19 @@ func (n *Network) AddHost(tb testing.TB) *Host {
 	h.ip("link", "set", "eth0", "up")
 	n.Hosts = append(n.Hosts, h)
 	return h
+}
+
+// Split moves hosts to a switch of their own: they reach each other, and none of the rest. Unite mends it.
+func (n *Network) Split(hosts ...*Host) { n.plug("agentos1", hosts) }
+
+// Unite puts all machines back on one switch.
+func (n *Network) Unite() { n.plug("agentos0", n.Hosts) }
+
+func (n *Network) plug(bridge string, hosts []*Host) {
+	n.tb.Helper()
+	for _, h := range hosts {
+		n.ip("link", "set", "port"+h.Netns[1:], "master", bridge)
+	}
 }
 
 func (n *Network) ip(args ...string) {
