@@ -62,13 +62,17 @@ func (s *Sessions) take(told []Lease, index uint64, l Lease, canceled bool) []Le
 		return told
 	case h == nil || h.Epoch != l.Epoch:
 		if h != nil {
-			close(h.lost)
+			s.forget(h)
 			told = append(told, h.Lease)
 		}
 		h = &holding{Lease: l, cancel: canceled, lost: make(chan struct{})}
 		s.held[l.run()] = h
-		s.pending = append(s.pending, h)
-		signal(s.wake)
+		if !l.Relay {
+			s.working++
+		}
+		line := s.line(l)
+		line.pending = append(line.pending, h)
+		signal(line.wake)
 	case canceled && !h.cancel:
 		h.cancel = true
 		told = append(told, l)
@@ -86,9 +90,33 @@ func (s *Sessions) drop(told []Lease, index uint64, l Lease) []Lease {
 	if h == nil || h.index > index {
 		return told
 	}
-	delete(s.held, l.run())
-	close(h.lost)
+	s.forget(h)
 	return append(told, h.Lease)
+}
+
+// forget lets go of a lease. s.mu is held.
+func (s *Sessions) forget(h *holding) {
+	delete(s.held, h.run())
+	close(h.lost)
+	if !h.Relay {
+		s.working--
+	}
+}
+
+// line is a way by which leases are handed out.
+type line struct {
+	ch      chan Lease
+	wake    chan struct{} // a lease is pending
+	pending []*holding    // not delivered yet; guarded by Sessions.mu
+}
+
+func newLine() line { return line{ch: make(chan Lease), wake: make(chan struct{}, 1)} }
+
+func (s *Sessions) line(l Lease) *line {
+	if l.Relay {
+		return &s.relays
+	}
+	return &s.out
 }
 
 // tell makes workers look at their runs. s.mu is not held.
@@ -106,21 +134,21 @@ func (s *Sessions) tell(leases []Lease) {
 	}
 }
 
-// deliver hands pending leases to whoever reads Leases. It doesn't hold s.mu while it waits.
-func (s *Sessions) deliver(ctx context.Context) {
-	defer close(s.out)
+// deliver hands the pending leases of a line to whoever reads it. It doesn't hold s.mu while it waits.
+func (s *Sessions) deliver(ctx context.Context, to *line) {
+	defer close(to.ch)
 	for {
-		h := s.next()
+		h := s.next(to)
 		if h == nil {
 			select {
-			case <-s.wake:
+			case <-to.wake:
 				continue
 			case <-ctx.Done():
 				return
 			}
 		}
 		select {
-		case s.out <- h.Lease:
+		case to.ch <- h.Lease:
 		case <-h.lost: // before any worker had it
 		case <-ctx.Done():
 			return
@@ -130,12 +158,12 @@ func (s *Sessions) deliver(ctx context.Context) {
 
 // next takes the first pending lease that still holds. A session's first leases may be seen before its opening is
 // acknowledged; they wait for that.
-func (s *Sessions) next() *holding {
+func (s *Sessions) next(from *line) *holding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.open && !s.lapsed && len(s.pending) > 0 {
-		h := s.pending[0]
-		s.pending = s.pending[1:]
+	for s.open && !s.lapsed && len(from.pending) > 0 {
+		h := from.pending[0]
+		from.pending = from.pending[1:]
 		if s.held[h.run()] == h {
 			return h
 		}
@@ -147,12 +175,11 @@ func (s *Sessions) next() *holding {
 func (s *Sessions) lose() {
 	s.mu.Lock()
 	var told []Lease
-	for run, h := range s.held {
-		delete(s.held, run)
-		close(h.lost)
+	for _, h := range s.held {
+		s.forget(h)
 		told = append(told, h.Lease)
 	}
-	s.open, s.pending = false, nil
+	s.open, s.out.pending, s.relays.pending = false, nil, nil
 	s.mu.Unlock()
 	s.tell(told)
 }

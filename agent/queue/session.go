@@ -18,8 +18,11 @@ type Session struct {
 	Region  string
 	// Workers is how many runs the node works on at once; 0 while it's draining.
 	Workers int
-	// Leased is how many leases the session holds. It may exceed Workers for a while after Workers was lowered.
+	// Leased is how many leases the session holds that take a worker. It may exceed Workers for a while after Workers was
+	// lowered.
 	Leased int
+	// Relays is how many leases it holds of runs that others work on.
+	Relays int
 	TTL    time.Duration
 	// Renewals counts the renewals; who ends a session for silence names the last one it saw.
 	Renewals uint64
@@ -42,13 +45,15 @@ type Lease struct {
 	SessionID string `json:"session_id"`
 	// Epoch rises each time the run changes hands; a writer with an older one is refused.
 	Epoch uint64 `json:"epoch"`
+	// Relay says that another organisation works on the run and the holder only passes on what comes back. It takes no worker.
+	Relay bool `json:"relay,omitempty"`
 }
 
 // Where sessions and leases lie.
 const (
 	sessionKeys = "session/"  // session/{session}: a Session
 	currentKeys = "stack/"    // stack/{stack_id}: the id of its newest session
-	leaseKeys   = "lease/"    // lease/{session}/{tenant}/{run}: epoch, and whether a cancel was requested
+	leaseKeys   = "lease/"    // lease/{session}/{tenant}/{run}: epoch, whether a cancel was requested, whether it's a relay
 	atMost      = 1_000_000   // workers of a node
 	minTTL      = time.Second // shorter ones could not be told from a pause
 )
@@ -60,14 +65,15 @@ func encodeSession(s *Session) []byte {
 	b = field.Int(b, int64(s.Leased))
 	b = field.Int(b, int64(s.TTL))
 	b = field.Uint(b, s.Renewals)
-	return field.Bool(b, s.Ended)
+	b = field.Bool(b, s.Ended)
+	return field.Int(b, int64(s.Relays))
 }
 
 func decodeSession(id string, raw []byte) (*Session, error) {
 	in := field.Read(raw)
 	s := &Session{ID: id, StackID: in.String(), Region: in.String()}
 	s.Workers, s.Leased, s.TTL = int(in.Int()), int(in.Int()), time.Duration(in.Int())
-	s.Renewals, s.Ended = in.Uint(), in.Bool()
+	s.Renewals, s.Ended, s.Relays = in.Uint(), in.Bool(), int(in.Int())
 	if err := in.Err(); err != nil {
 		return nil, fmt.Errorf("queue: session %s: %w", id, err)
 	}
@@ -110,16 +116,41 @@ func FreeSession(r storage.Reader, region string) (best *Session, err error) {
 	return best, err
 }
 
-// Assign ties l's run to s, which has to have a free worker. l.SessionID is s.ID.
+// RelaySession finds a session for a relay: of those that take work, avoid only when there is no other, the one with the
+// fewest relays; nil when there is none.
+func RelaySession(r storage.Reader, avoid string) (best *Session, err error) {
+	worse := func(s *Session) bool {
+		if (s.ID == avoid) != (best.ID == avoid) {
+			return s.ID == avoid
+		}
+		return s.Relays >= best.Relays
+	}
+	err = EachSession(r, func(s *Session) bool {
+		if !s.Ended && s.Workers > 0 && (best == nil || !worse(s)) {
+			best = s
+		}
+		return true
+	})
+	return best, err
+}
+
+// Assign ties l's run to s, which has to have a free worker unless l is a relay. l.SessionID is s.ID.
 func Assign(tx storage.Tx, s *Session, l Lease) {
-	s.Leased++
+	if l.Relay {
+		s.Relays++
+	} else {
+		s.Leased++
+	}
 	tx.Set(sessionKeys+s.ID, encodeSession(s))
-	tx.Set(l.key(), field.Bool(field.Uint(make([]byte, 0, 10), l.Epoch), false))
+	tx.Set(l.key(), l.row(false))
 }
 
 // Cancel tells the holder of l that its run is to be canceled.
-func Cancel(tx storage.Tx, l Lease) {
-	tx.Set(l.key(), field.Bool(field.Uint(make([]byte, 0, 10), l.Epoch), true))
+func Cancel(tx storage.Tx, l Lease) { tx.Set(l.key(), l.row(true)) }
+
+func (l *Lease) row(canceled bool) []byte {
+	b := field.Bool(field.Uint(make([]byte, 0, 12), l.Epoch), canceled)
+	return field.Bool(b, l.Relay)
 }
 
 // Release ends l and returns its session, nil when that has gone.
@@ -129,7 +160,11 @@ func Release(tx storage.Tx, l Lease) (*Session, error) {
 	if err != nil || s == nil {
 		return nil, err
 	}
-	s.Leased = max(s.Leased-1, 0)
+	if l.Relay {
+		s.Relays = max(s.Relays-1, 0)
+	} else {
+		s.Leased = max(s.Leased-1, 0)
+	}
 	tx.Set(sessionKeys+s.ID, encodeSession(s))
 	return s, nil
 }
@@ -170,7 +205,7 @@ func parseLease(key string, value []byte) (l Lease, canceled bool, err error) {
 	}
 	in := field.Read(value)
 	l = Lease{SessionID: part[0], TenantID: part[1], RunID: part[2], Epoch: in.Uint()}
-	canceled = in.Bool()
+	canceled, l.Relay = in.Bool(), in.Bool()
 	return l, canceled, in.Err()
 }
 

@@ -48,8 +48,8 @@ type Sessions struct {
 	boot     func() time.Duration
 	now      func() time.Time
 
-	out     chan Lease
-	wake    chan struct{} // a lease is pending
+	out     line          // leases that take a worker
+	relays  line          // leases of runs that others work on
 	resync  chan struct{} // the store was replaced
 	change  chan struct{} // workers was changed
 	cancel  context.CancelFunc
@@ -64,8 +64,8 @@ type Sessions struct {
 	workers int
 	renewed moment // read before the last acknowledged renewal was sent
 	twin    bool   // superseded by another process
+	working int    // workers that the held leases take
 	held    map[string]*holding
-	pending []*holding        // not delivered yet
 	gone    map[string]uint64 // leases that ended while the store is read anew, by store index; nil otherwise
 	ears    []*ear
 }
@@ -92,7 +92,7 @@ func New(o Options) *Sessions {
 	return &Sessions{
 		store: o.Store, commands: o.Commands, stackID: o.StackID, region: o.Region, ttl: max(o.TTL, minTTL),
 		log: o.Logger, boot: o.Boot, now: o.Now, workers: o.Workers, full: o.Workers,
-		out: make(chan Lease), wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), change: make(chan struct{}, 1),
+		out: newLine(), relays: newLine(), resync: make(chan struct{}, 1), change: make(chan struct{}, 1),
 		held: make(map[string]*holding),
 	}
 }
@@ -102,7 +102,8 @@ func (s *Sessions) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.wg.Go(func() { s.keep(ctx) })
-	s.wg.Go(func() { s.deliver(ctx) })
+	s.wg.Go(func() { s.deliver(ctx, &s.out) })
+	s.wg.Go(func() { s.deliver(ctx, &s.relays) })
 }
 
 // Close closes Leases, tells every worker to stop, and ends the session, so that others take its runs at once; it gives
@@ -127,8 +128,11 @@ func (s *Sessions) Close() {
 	}
 }
 
-// Leases hands out each lease of this node once. It's closed by Close.
-func (s *Sessions) Leases() <-chan Lease { return s.out }
+// Leases hands out once each lease of this node that takes a worker. It's closed by Close.
+func (s *Sessions) Leases() <-chan Lease { return s.out.ch }
+
+// Relays hands out once each lease of this node whose run others work on. It's closed by Close.
+func (s *Sessions) Relays() <-chan Lease { return s.relays.ch }
 
 // Subscribe calls signal when a cancel of a run that's leased to this node was requested and is in the local copy, and when
 // such a lease was lost, until stop is called. signal must return at once.
@@ -161,7 +165,7 @@ func (s *Sessions) Free() int {
 	if !s.open || s.lapsed {
 		return 0
 	}
-	return max(s.workers-len(s.held), 0)
+	return max(s.workers-s.working, 0)
 }
 
 // Held is how many leases this node holds.
@@ -258,7 +262,8 @@ func (s *Sessions) begin(ctx context.Context) bool {
 			s.mu.Lock()
 			s.open, s.lapsed, s.renewed = true, false, sent
 			s.mu.Unlock()
-			signal(s.wake)
+			signal(s.out.wake)
+			signal(s.relays.wake)
 			s.log.Info("session opened", zap.String("session_id", session), zap.Duration("ttl", s.ttl))
 			return true
 		case err == nil, fault.Is(err, fault.Conflict): // it may have ended before we heard of it

@@ -231,7 +231,9 @@ func endOnWish(tx storage.Tx, a cancelArgs) error {
 		return nil
 	}
 	st.CancelBy = a.By
-	if st.Session == "" {
+	if st.Remote.out() {
+		err = st.recall(tx, &a)
+	} else if st.Session == "" {
 		err = st.end(tx, &event.Draft{ID: a.EventID, Type: event.RunCanceled, Payload: event.Canceled(a.By)})
 	} else if err = st.append(tx, &event.Draft{ID: a.EventID, Type: event.CancelRequested, Payload: event.CancelAsked(a.By)}); err == nil {
 		queue.Cancel(tx, st.lease())

@@ -26,6 +26,10 @@ type Commands struct {
 	takeBack storage.Call[takeBackArgs, bool]
 	dispatch storage.Call[dispatchArgs, bool]
 	overrun  storage.Call[overrunArgs, overrunAnswer]
+	offer    storage.Call[offerArgs, struct{}]
+	withdraw storage.Call[withdrawArgs, struct{}]
+	relay    storage.Call[Relay, uint64]
+	giveUp   storage.Call[giveUpArgs, struct{}]
 }
 
 // Define adds the commands to reg. tenants and agents are those of the same registry.
@@ -39,6 +43,10 @@ func Define(reg *storage.Registry, tenants *tenancy.Commands, agents *agent.Comm
 	c.takeBack = storage.Define(reg, "run.take_back", c.evalTakeBack)
 	c.dispatch = storage.Define(reg, "run.dispatch", c.evalDispatch)
 	c.overrun = storage.Define(reg, "run.overrun", c.evalOverrun)
+	c.offer = storage.Define(reg, "run.offer", evalOffer)
+	c.withdraw = storage.Define(reg, "run.withdraw", evalWithdraw)
+	c.relay = storage.Define(reg, "run.relay", evalRelay)
+	c.giveUp = storage.Define(reg, "run.give_up", evalGiveUp)
 	return c
 }
 
@@ -84,7 +92,9 @@ func settleIn(tx storage.Tx, st *state, session string) error {
 func (st *state) assign(tx storage.Tx, s *queue.Session) {
 	st.Place, st.Session, st.StackID = "", s.ID, s.StackID
 	st.Epoch++
-	st.Barren++
+	if !st.Remote.out() {
+		st.Barren++
+	}
 	queue.Assign(tx, s, st.lease())
 }
 
@@ -117,6 +127,11 @@ func finish(tx storage.Tx, st *state) error {
 		return err
 	}
 	st.watch(tx, 0)
+	if st.Remote != 0 {
+		if err := st.homecoming(tx); err != nil {
+			return err
+		}
+	}
 	if st.Place != "" {
 		if err := queue.Remove(tx, st.Place); err != nil {
 			return err
@@ -128,7 +143,7 @@ func finish(tx storage.Tx, st *state) error {
 	}
 	s, err := queue.Release(tx, st.lease())
 	st.Session = ""
-	if err != nil || s == nil {
+	if err != nil || s == nil || st.Remote.out() {
 		return err
 	}
 	_, err = fill(tx, s, 1)
@@ -154,9 +169,16 @@ func (st *state) vacate(tx storage.Tx, eventID string) error {
 	if _, err := queue.Release(tx, st.lease()); err != nil {
 		return err
 	}
+	former := st.Session
 	st.Session = ""
 	switch {
 	case st.Status.Final():
+		st.save(tx, st.Status)
+		return nil
+	case st.Remote.out():
+		if err := st.relayIn(tx, "", former); err != nil {
+			return err
+		}
 		st.save(tx, st.Status)
 		return nil
 	case st.CancelMS != 0:
@@ -244,14 +266,18 @@ type dispatchArgs struct {
 func (c *Commands) evalDispatch(tx storage.Tx, a dispatchArgs) (more bool, err error) {
 	orphans := false
 	err = queue.EachSession(tx, func(s *queue.Session) bool {
-		orphans = s.Ended && s.Leased > 0
+		orphans = s.Ended && s.Leased+s.Relays > 0
 		return !orphans
 	})
 	if err != nil || orphans {
 		return false, err // they are taken back first, and have waited longest; the duty comes here again after it
 	}
+	relays, err := unpark(tx, a.Limit)
+	if err != nil {
+		return false, err
+	}
 	n, err := dispatch(tx, a.Limit)
-	return n >= a.Limit, err
+	return n >= a.Limit || relays >= a.Limit, err
 }
 
 // dispatch leases up to limit runs, each session taking turns by how many workers it has free.
@@ -336,7 +362,11 @@ func (c *Commands) overdue(tx storage.Tx, key, eventID string, graceMS int64) (l
 	if err != nil {
 		return 0, err
 	}
-	if late = st.DeadlineMS + graceMS; st.Session != "" && tx.Now().UnixMilli() < late {
+	late = st.DeadlineMS + graceMS
+	if st.Remote.out() {
+		return st.overdueAway(tx, eventID, late)
+	}
+	if st.Session != "" && tx.Now().UnixMilli() < late {
 		st.watch(tx, late)
 		st.save(tx, st.Status)
 		return late, nil

@@ -39,6 +39,8 @@ type createArgs struct {
 	StackID string `json:"stack_id"`
 	Region  string `json:"region"`
 	Session string `json:"session"`
+	// Away, when set, says that the run goes to another organisation.
+	Away *away `json:"away,omitempty"`
 
 	row *freshRow
 }
@@ -94,7 +96,12 @@ func (c *Commands) evalCreate(tx storage.Tx, a createArgs) (created, error) {
 		tx.Set(a.Key, []byte(a.Hash+a.RunID))
 	}
 	st.watch(tx, st.DeadlineMS)
-	if err := settleIn(tx, st, a.Session); err != nil {
+	if a.Away != nil {
+		err = a.Away.begin(tx, st, a.Session)
+	} else {
+		err = settleIn(tx, st, a.Session)
+	}
+	if err != nil {
 		return created{}, err
 	}
 	st.save(tx, "")
@@ -107,7 +114,7 @@ func (c *Commands) evalCreate(tx storage.Tx, a createArgs) (created, error) {
 
 // recall finds the run that was made under the same idempotency key, "" when there is none. The key's record is the
 // request's hash and then the run's id, and it lives as long as the run.
-func recall(tx storage.Tx, a *createArgs) (runID string, err error) {
+func recall(tx storage.Reader, a *createArgs) (runID string, err error) {
 	if a.Key == "" {
 		return "", nil
 	}
@@ -123,6 +130,9 @@ func recall(tx storage.Tx, a *createArgs) (runID string, err error) {
 
 // admissible checks that the run has an agent and a place, and returns its options in full.
 func (c *Commands) admissible(r storage.Reader, a *createArgs) (RunOptions, error) {
+	if a.Away != nil { // the agent is the other side's, and so are its defaults
+		return a.Given.over(a.Options, agent.RunDefaults{}), nil
+	}
 	ag, err := c.agents.Agent(r, a.TenantID, a.AgentID)
 	if err != nil {
 		return RunOptions{}, err
@@ -181,6 +191,10 @@ func enlist(tx storage.Tx, st *state, labels []string) {
 // recordCreate writes the one audit record of a run: who, which agent, when, under what policy, by which route.
 func recordCreate(tx storage.Tx, a *createArgs) error {
 	details := map[string]any{"agent_id": a.AgentID, "route": "local"}
+	if a.Away != nil {
+		details["route"] = a.Away.RouteID
+		details["organization"] = a.Away.Targets[0].Organization
+	}
 	p := &a.PolicyContext
 	for _, d := range [...]struct{ name, value string }{
 		{"data_classification", p.DataClassification}, {"region", p.Region}, {"purpose", p.Purpose},

@@ -14,6 +14,8 @@ import (
 //
 //	runs/{run}                  the record
 //	runs/{run}/state            the state
+//	runs/{run}/forward          where it goes, of a run that others work on
+//	runs/{run}/origin           where it came from, of a run of others
 //	runs/{run}/events/{seq}     the journal (package event)
 //	run-list/{made}             all runs, by the time they were made
 //	run-agent/{agent}/{made}    those of an agent
@@ -21,14 +23,23 @@ import (
 //	run-label/{hash}/{made}     those with a label
 //	run-key/{hash}              idempotency keys
 //
-// where {made} is "{Unix ms}/{run}". Beside them lies deadline/{Unix ms}/{tenant}/{run}: when to look at a run that isn't final.
-const deadlineKeys = "deadline/"
+// where {made} is "{Unix ms}/{run}". Beside them lie deadline/{Unix ms}/{tenant}/{run}: when to look at a run that isn't final;
+// relay-wait/{tenant}/{run}: a run that others work on, and that no node here relays at the moment; and
+// inbound/{trust domain}/{cluster}/{run}: what is known of a run of others (see inbound).
+const (
+	deadlineKeys = "deadline/"
+	waitKeys     = "relay-wait/"
+	inboundKeys  = "inbound/"
+)
 
 // keys names one run.
 type keys struct{ tenantID, runID string }
 
-func (k keys) record() string { return k.join("/runs/", "") }
-func (k keys) state() string  { return k.join("/runs/", "/state") }
+func (k keys) record() string  { return k.join("/runs/", "") }
+func (k keys) state() string   { return k.join("/runs/", "/state") }
+func (k keys) forward() string { return k.join("/runs/", "/forward") }
+func (k keys) origin() string  { return k.join("/runs/", "/origin") }
+func (k keys) wait() string    { return waitKeys + k.tenantID + "/" + k.runID }
 
 func (k keys) join(part, tail string) string {
 	return "tenant/" + k.tenantID + part + k.runID + tail

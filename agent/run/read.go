@@ -86,6 +86,11 @@ func read(r storage.Reader, k keys, whole bool) (*Run, error) {
 	if st.StackID != "" {
 		out.Placement.StackID = st.StackID
 	}
+	if st.Remote != 0 {
+		if err := out.crossed(r, st); err != nil {
+			return nil, err
+		}
+	}
 	if whole {
 		out.Input = &req.Input
 	}
@@ -93,6 +98,25 @@ func read(r storage.Reader, k keys, whole bool) (*Run, error) {
 		err = out.outcome(r, st)
 	}
 	return out, err
+}
+
+// crossed tells where a run went to, and came from.
+func (r *Run) crossed(s storage.Reader, st *state) error {
+	if st.Remote.out() {
+		a, err := readAway(s, st.keys)
+		if err != nil {
+			return err
+		}
+		r.Placement = a.placement()
+	}
+	if st.Remote.in() {
+		in, err := readInbound(s, st.keys)
+		if err != nil {
+			return err
+		}
+		r.Placement.ForwardedFrom = in.Organization
+	}
+	return nil
 }
 
 // outcome reads output or error out of the final event.

@@ -46,6 +46,8 @@ type Options struct {
 	Session Session
 	// Policy, when set, is asked by DryRun.
 	Policy Policy
+	// Placer, when set, is asked where a run goes; without one every run stays here.
+	Placer Placer
 	// Grace is how long after its deadline a leased run is left to its worker; 0 means 15 s.
 	Grace  time.Duration
 	Logger *zap.Logger
@@ -62,6 +64,7 @@ type Service struct {
 	region   string
 	session  Session
 	policy   Policy
+	placer   Placer
 	log      *zap.Logger
 	keeper   *keeper
 	fresh    fresh
@@ -77,7 +80,7 @@ func New(o Options) *Service {
 	}
 	return &Service{
 		store: o.Store, commands: o.Commands, stackID: o.StackID, org: o.Organization, region: o.Region,
-		session: o.Session, policy: o.Policy, log: o.Logger, keeper: newKeeper(&o),
+		session: o.Session, policy: o.Policy, placer: o.Placer, log: o.Logger, keeper: newKeeper(&o),
 	}
 }
 
@@ -89,6 +92,11 @@ type Meta struct {
 	// Traceparent is a valid one (W3C Trace Context); the door makes one where there is none.
 	Traceparent   string
 	CorrelationID string
+	// Selector narrows where the run may go.
+	Selector *Selector
+	// Hops is how many organisations the run may still cross; nil means MaxHops. Via are the clusters it came through.
+	Hops *int
+	Via  []string
 }
 
 // Create makes a run of an agent, or finds the one that was made under the same idempotency key (replayed). What it refuses
@@ -105,7 +113,7 @@ func (s *Service) Create(ctx context.Context, by tenancy.Actor, agentID string, 
 		args.Session = s.session.ID()
 		s.fresh.put(args)
 	}
-	done, index, err := s.commands.create.Do(ctx, s.store, "", *args)
+	done, index, err := s.make(ctx, args, by.Auth, &req, &meta)
 	if err != nil {
 		return nil, false, index, err
 	}
@@ -114,6 +122,31 @@ func (s *Service) Create(ctx context.Context, by tenancy.Actor, agentID string, 
 		return r, done.RunID != args.RunID, max(index, at), err
 	}
 	return s.newRun(args, &done, &req), false, index, nil
+}
+
+// make places a run and makes it. Where the run can't be placed it may have been made before, under its key.
+func (s *Service) make(ctx context.Context, args *createArgs, by *tenancy.Auth, req *Request, meta *Meta) (created, uint64, error) {
+	err := s.place(ctx, args, by, req, meta, false)
+	if fault.Is(err, fault.NotFound) {
+		err = s.place(ctx, args, by, req, meta, true)
+	}
+	if err != nil {
+		if r, index, miss := s.former(ctx, args); miss == nil {
+			return created{RunID: r.ID, Replayed: true}, index, nil
+		} else if fault.Is(miss, fault.Conflict) {
+			err = miss
+		}
+		return created{}, 0, err
+	}
+	done, index, err := s.commands.create.Do(ctx, s.store, "", *args)
+	if s.placer == nil || args.Away != nil || !fault.Is(err, fault.NotFound) {
+		return done, index, err
+	}
+	// There is no such agent here; a route to one may have been made at another node a moment ago.
+	if again := s.place(ctx, args, by, req, meta, true); again != nil || args.Away == nil {
+		return done, index, err
+	}
+	return s.commands.create.Do(ctx, s.store, "", *args)
 }
 
 // prepare checks a create and gets it ready for the writer.
@@ -184,15 +217,17 @@ func (r *Request) hash() (string, error) {
 
 // newRun is a run as it was created now.
 func (s *Service) newRun(a *createArgs, d *created, req *Request) *Run {
-	stack := d.StackID
-	if stack == "" {
-		stack = s.stackID
+	place := Placement{StackID: d.StackID, Organization: s.org}
+	if a.Away != nil {
+		place = a.Away.placement()
+	} else if place.StackID == "" {
+		place.StackID = s.stackID
 	}
 	r := &Run{
 		TenantID: a.TenantID, AgentID: a.AgentID, ID: a.RunID, Status: Queued,
 		CreatedAt: timeOf(d.CreatedMS), Deadline: timeOf(d.DeadlineMS), EventsURL: eventsURL(a.RunID),
 		Options: d.Options, Labels: req.Context.Labels, Input: &req.Input,
-		Placement: Placement{StackID: stack, Organization: s.org}, CorrelationID: a.CorrelationID,
+		Placement: place, CorrelationID: a.CorrelationID,
 	}
 	if r.Labels == nil {
 		r.Labels = map[string]string{}

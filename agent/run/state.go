@@ -28,6 +28,8 @@ type state struct {
 	Barren int
 	// WatchMS is where the run stands among the deadlines.
 	WatchMS int64
+	// Remote says whether, and how, the run crosses organisations.
+	Remote remote
 
 	// Copied from the record.
 	AgentID     string
@@ -41,6 +43,17 @@ type state struct {
 
 	entry string // see made
 }
+
+// remote is how a run crosses organisations: not at all, to another one, from another one, or through this one.
+type remote uint8
+
+const (
+	outward remote = 1 << iota // another organisation works on it
+	inward                     // it came from another organisation
+)
+
+func (r remote) out() bool { return r&outward != 0 }
+func (r remote) in() bool  { return r&inward != 0 }
 
 var statuses = [...]Status{"", Queued, Running, Completed, Failed, Canceled}
 
@@ -68,7 +81,7 @@ func (st *state) encode() []byte {
 	} {
 		b = field.Int(b, n)
 	}
-	return b
+	return field.Uint(b, uint64(st.Remote))
 }
 
 func decodeState(k keys, raw []byte) (*state, error) {
@@ -87,6 +100,7 @@ func decodeState(k keys, raw []byte) (*state, error) {
 	}
 	st.Barren, st.WatchMS, st.Priority = int(in.Int()), in.Int(), queue.Priority(in.Int())
 	st.CreatedMS, st.DeadlineMS, st.MaxSteps, st.Weight = in.Int(), in.Int(), int(in.Int()), int(in.Int())
+	st.Remote = remote(in.Uint())
 	if err := in.Err(); err != nil || st.Status == "" {
 		return nil, fmt.Errorf("run: state of %s is broken: %w", k.runID, err)
 	}
@@ -108,7 +122,7 @@ func readState(r storage.Reader, k keys) (*state, error) {
 }
 
 func (st *state) lease() Lease {
-	return Lease{TenantID: st.tenantID, RunID: st.runID, SessionID: st.Session, Epoch: st.Epoch}
+	return Lease{TenantID: st.tenantID, RunID: st.runID, SessionID: st.Session, Epoch: st.Epoch, Relay: st.Remote.out()}
 }
 
 // made is the run's place in every list.

@@ -50,7 +50,7 @@ func (f *fakeSession) ID() string { return f.id }
 func (f *fakeSession) Free() int  { return f.free }
 
 // mustWorld makes a world with one tenant (quotas as given) and one agent. The store's duties don't run until Start.
-func mustWorld(tb testing.TB, quotas tenancy.Quotas) *world {
+func mustWorld(tb testing.TB, quotas tenancy.Quotas, change ...func(*run.Options)) *world {
 	tb.Helper()
 	w := &world{reg: storage.NewRegistry(), session: &fakeSession{}}
 	tenantCommands := tenancy.Define(w.reg)
@@ -71,10 +71,14 @@ func mustWorld(tb testing.TB, quotas tenancy.Quotas) *world {
 	w.tenants = tenancy.New(tenancy.Options{Store: w.store, Commands: tenantCommands})
 	w.catalog = agent.New(agent.Options{Store: w.store, Commands: agentCommands})
 	w.hub = event.New(event.Options{Store: w.store})
-	w.runs = run.New(run.Options{
+	o := run.Options{
 		Store: w.store, Commands: w.commands, QueueCommands: w.queue,
 		StackID: stackID, Organization: "acme", Region: "usw2", Session: w.session,
-	})
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	w.runs = run.New(o)
 	tb.Cleanup(func() {
 		w.store.Close()
 		w.runs.Close()

@@ -1,0 +1,462 @@
+package run_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nexixai/agentos/agent/event"
+	"github.com/nexixai/agentos/agent/run"
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/tenancy"
+)
+
+// away sends every run to the same targets.
+type away []run.Target
+
+func (a away) Place(context.Context, run.Placing, bool) (*run.Placed, error) {
+	return &run.Placed{Targets: a, RouteID: "rte_one"}, nil
+}
+
+var globex = run.Target{PeeringID: "prg_1", Organization: "globex", ClusterID: "clu_g", StackID: "stk_g1", TenantID: "tnt_demo"}
+var initech = run.Target{PeeringID: "prg_2", Organization: "initech", ClusterID: "clu_i", StackID: "stk_i1", TenantID: "tnt_demo"}
+
+// mustAway makes a world whose runs go to targets, and a service that makes them.
+func mustAway(t *testing.T, targets ...run.Target) (*world, *run.Service) {
+	t.Helper()
+	w := mustWorld(t, tenancy.Quotas{}, func(o *run.Options) { o.Placer, o.Grace = away(targets), time.Second })
+	return w, w.runs
+}
+
+func mustNext(t *testing.T, leases <-chan run.Lease) run.Lease {
+	t.Helper()
+	select {
+	case l := <-leases:
+		return l
+	case <-time.After(10 * time.Second):
+		t.Fatal("no lease came")
+		return run.Lease{}
+	}
+}
+
+func mustForward(t *testing.T, s *run.Service, l run.Lease) *run.Forward {
+	t.Helper()
+	f, err := s.LoadForward(t.Context(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// told are envelopes as an executor tells them, from sequence after+1 on.
+func told(f *run.Forward, after uint64, drafts ...event.Draft) [][]byte {
+	var out [][]byte
+	head := f.Head()
+	for i := range drafts {
+		out = append(out, event.AppendEnvelope(nil, &head, &drafts[i], after+uint64(i)+1, time.Now()))
+	}
+	return out
+}
+
+func refusedAs(err error, reason string) bool {
+	var f *fault.Error
+	return errors.As(err, &f) && f.Code == fault.Conflict && f.Details["reason"] == reason
+}
+
+func TestForward_WholeLife(t *testing.T) {
+	w, s := mustAway(t, globex)
+	node := w.mustOpen(t, stackID, 2)
+	waitFor(t, func() bool { return node.ID() != "" })
+	made, _, _, err := s.Create(t.Context(), actor(tenantID), "agt_only_there", text("hi"), meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made.Placement.Organization != "globex" || made.Placement.RouteID != "rte_one" || made.Status != run.Queued {
+		t.Errorf("placed %+v, %s", made.Placement, made.Status)
+	}
+	l := mustNext(t, node.Relays())
+	if node.Free() != 2 {
+		t.Errorf("a relay takes a worker: %d of 2 free", node.Free())
+	}
+	f := mustForward(t, s, l)
+	if f.Phase != run.Held || f.Last != 1 || len(f.Prefix) != 0 || f.Target() != globex {
+		t.Fatalf("loaded %+v", f)
+	}
+	offer := id.New(id.Event)
+	for range 2 { // asked twice, the first answer being lost
+		if err := s.Offer(t.Context(), l, 0, "stk_g2", offer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Offer(t.Context(), l, 0, "", id.New(id.Event)); !refusedAs(err, "phase") {
+		t.Errorf("a second offer: %v", err)
+	}
+	f = mustForward(t, s, l)
+	if f.Phase != run.Offered || f.Attempt != 1 || f.Last != 2 || len(f.Prefix) != 2 || f.Target().StackID != "stk_g2" || f.LastID != offer {
+		t.Fatalf("offered %+v", f)
+	}
+	started := told(f, 2, draft(event.RunStarted, `{"status":"running","stack_id":"stk_g2","attempt":1}`))
+	for range 2 {
+		last, err := s.Relay(t.Context(), run.Relay{Lease: l, Attempt: 1, After: 2, Events: started})
+		if err != nil || last != 3 {
+			t.Fatalf("relayed to %d, %v", last, err)
+		}
+	}
+	if err := s.Withdraw(t.Context(), l, 1, run.Refusal{}); !refusedAs(err, "phase") {
+		t.Errorf("withdrawn after it was taken: %v", err)
+	}
+	if _, err := s.Relay(t.Context(), run.Relay{Lease: l, Attempt: 2, After: 3, Events: told(f, 3, draft(event.StepStarted, `{}`))}); !refusedAs(err, "phase") {
+		t.Errorf("another attempt's events: %v", err)
+	}
+	final := told(f, 3, draft(event.RunCompleted, `{"status":"completed","output":{"type":"text","text":"done"}}`))
+	for range 2 {
+		last, err := s.Relay(t.Context(), run.Relay{Lease: l, Attempt: 1, After: 3, Events: final})
+		if err != nil || last != 4 {
+			t.Fatalf("relayed to %d, %v", last, err)
+		}
+	}
+	got := w.get(t.Context(), t, made.ID)
+	if got.Status != run.Completed || got.Output.Text != "done" || got.Placement.StackID != "stk_g2" {
+		t.Errorf("ended as %+v", got)
+	}
+	waitFor(t, func() bool { return node.Held() == 0 })
+	if _, err := s.Relay(t.Context(), run.Relay{Lease: l, Attempt: 1, After: 4, Events: told(f, 4, draft(event.StepStarted, `{}`))}); !refusedAs(err, "final") {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	for range 1000 {
+		if ok() {
+			return
+		}
+		select {
+		case <-t.Context().Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	t.Fatal("it did not come to be")
+}
+
+func TestForward_Refused(t *testing.T) {
+	w, s := mustAway(t, globex, initech)
+	node := w.mustOpen(t, stackID, 2)
+	waitFor(t, func() bool { return node.ID() != "" })
+	made, _, _, err := s.Create(t.Context(), actor(tenantID), agentID, text("hi"), meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := mustNext(t, node.Relays())
+	refuse := func(attempt uint64, target int, permanent bool) {
+		t.Helper()
+		if err := s.Offer(t.Context(), l, target, "", id.New(id.Event)); err != nil {
+			t.Fatal(err)
+		}
+		why := run.Refusal{Organization: fmt.Sprint(target), Code: fault.Forbidden, Message: "no", Permanent: permanent}
+		for range 2 {
+			if err := s.Withdraw(t.Context(), l, attempt, why); err != nil && !refusedAs(err, "final") {
+				t.Fatal(err)
+			}
+		}
+	}
+	refuse(1, 0, true)
+	if f := mustForward(t, s, l); f.Phase != run.Held || f.Next != 1 || f.Attempt != 1 {
+		t.Fatalf("after one refusal %+v", f)
+	}
+	refuse(2, 1, false)
+	if f := mustForward(t, s, l); f.Next != 1 || f.Attempt != 2 {
+		t.Fatalf("the target that refused for good is asked again: %+v", f)
+	}
+	refuse(3, 1, true)
+	got := w.get(t.Context(), t, made.ID)
+	if got.Status != run.Failed || got.Error.Code != string(fault.Forbidden) || got.Error.Details["refusals"] == nil {
+		t.Errorf("ended as %s, %+v", got.Status, got.Error)
+	}
+}
+
+func TestForward_Cancel(t *testing.T) {
+	w, s := mustAway(t, globex)
+	node := w.mustOpen(t, stackID, 2)
+	waitFor(t, func() bool { return node.ID() != "" })
+	create := func() (*run.Run, run.Lease) {
+		r, _, _, err := s.Create(t.Context(), actor(tenantID), agentID, text("hi"), meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, mustNext(t, node.Relays())
+	}
+	held, l := create()
+	if r, _, _, err := s.Cancel(t.Context(), actor(tenantID), held.ID); err != nil || r.Status != run.Canceled {
+		t.Fatalf("a held run's cancel: %+v, %v", r, err)
+	}
+	if err := s.Offer(t.Context(), l, 0, "", id.New(id.Event)); !refusedAs(err, "final") {
+		t.Errorf("offered after its cancel: %v", err)
+	}
+	offered, l := create()
+	if err := s.Offer(t.Context(), l, 0, "", id.New(id.Event)); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 1)
+	defer node.Subscribe(func(_, runID string) { told <- runID })()
+	r, _, _, err := s.Cancel(t.Context(), actor(tenantID), offered.ID)
+	if err != nil || r.Status != run.Queued || r.CancelRequestedAt == nil {
+		t.Fatalf("an offered run's cancel: %+v, %v", r, err)
+	}
+	if got := <-told; got != offered.ID {
+		t.Errorf("its relay was told of %s", got)
+	}
+	f := mustForward(t, s, l)
+	if !f.Canceled || f.CanceledBy != "usr_one" || f.Last != 2 {
+		t.Errorf("after the cancel %+v", f)
+	}
+	if err := s.Withdraw(t.Context(), l, 1, run.Refusal{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.get(t.Context(), t, offered.ID); got.Status != run.Canceled {
+		t.Errorf("canceled while it was offered, and not taken: %s", got.Status)
+	}
+}
+
+func TestForward_NodeDies(t *testing.T) {
+	w, s := mustAway(t, globex)
+	first := w.mustOpen(t, "stk_first", 1)
+	waitFor(t, func() bool { return first.ID() != "" })
+	if _, _, _, err := s.Create(t.Context(), actor(tenantID), agentID, text("hi"), meta); err != nil {
+		t.Fatal(err)
+	}
+	old := mustNext(t, first.Relays())
+	w.store.Start()
+	first.Close() // nobody is there to take it
+	second := w.mustOpen(t, "stk_second", 1)
+	l := mustNext(t, second.Relays())
+	if l.RunID != old.RunID || l.Epoch <= old.Epoch || !l.Relay {
+		t.Fatalf("%+v after %+v", l, old)
+	}
+	if err := s.Offer(t.Context(), old, 0, "", id.New(id.Event)); !refusedAs(err, "fenced") {
+		t.Errorf("the former holder's offer: %v", err)
+	}
+	if err := s.Offer(t.Context(), l, 0, "", id.New(id.Event)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestForward_Deadline(t *testing.T) {
+	w, s := mustAway(t, globex)
+	node := w.mustOpen(t, stackID, 2)
+	waitFor(t, func() bool { return node.ID() != "" })
+	w.store.Start()
+	req := text("hi")
+	req.Options.TimeoutMS = 50
+	held, _, _, err := s.Create(t.Context(), actor(tenantID), agentID, req, meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustNext(t, node.Relays())
+	waitFor(t, func() bool { return w.get(t.Context(), t, held.ID).Status == run.Failed })
+	if e := w.get(t.Context(), t, held.ID).Error; e.Code != string(fault.Unavailable) || e.Details["peer"] != "globex" || e.Details["peer_lost"] != nil {
+		t.Errorf("nobody took it: %+v", e)
+	}
+	req.Options.TimeoutMS = 2_000
+	lost, _, _, err := s.Create(t.Context(), actor(tenantID), agentID, req, meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := mustNext(t, node.Relays())
+	if err := s.Offer(t.Context(), l, 0, "", id.New(id.Event)); err != nil {
+		t.Fatal(err)
+	}
+	f := mustForward(t, s, l)
+	waitFor(t, func() bool { return w.get(t.Context(), t, lost.ID).Status == run.Failed })
+	got := w.get(t.Context(), t, lost.ID)
+	if got.Error.Code != string(fault.Unavailable) || got.Error.Details["peer_lost"] != true {
+		t.Errorf("it was lost: %+v", got.Error)
+	}
+	if _, err := s.Relay(t.Context(), run.Relay{Lease: l, Attempt: 1, After: 2, Events: told(f, 2, draft(event.RunStarted, `{}`))}); !refusedAs(err, "final") {
+		t.Errorf("what comes late: %v", err)
+	}
+}
+
+// take is the command around Take, as the room of the wire has it.
+type takeWorld struct {
+	*world
+	s    *run.Service
+	take storage.Call[run.Inbound, run.Taken]
+	stop storage.Call[cancelInbound, struct{}]
+}
+
+type cancelInbound struct {
+	Origin run.Origin
+	RunID  string
+	Event  string
+}
+
+func mustTake(t *testing.T, quotas tenancy.Quotas) *takeWorld {
+	t.Helper()
+	w := &takeWorld{world: mustWorld(t, quotas)}
+	w.take = storage.Define(w.reg, "test.take", w.commands.Take)
+	w.stop = storage.Define(w.reg, "test.cancel", func(tx storage.Tx, c cancelInbound) (none struct{}, err error) {
+		return none, w.commands.CancelInbound(tx, c.Origin, tenantID, c.RunID, c.Event, "usr_one@acme.example", "corr_1")
+	})
+	w.s = w.runs
+	return w
+}
+
+var acme = run.Origin{PeeringID: "prg_a", Organization: "acme", TrustDomain: "acme.example", ClusterID: "clu_a", StackID: "stk_a1", TenantID: "tnt_theirs"}
+
+func arrival(runID string, attempt uint64) *run.Arrival {
+	head := event.Head{TenantID: acme.TenantID, AgentID: agentID, RunID: runID, Traceparent: traceparent}
+	var journal []json.RawMessage
+	for i, d := range []event.Draft{
+		{ID: "evt_" + runID + "_1", Type: event.RunCreated, Payload: event.Created()},
+		{ID: "evt_" + runID + "_2", Type: event.RunForwarded, Payload: json.RawMessage(`{"stack_id":"stk_one"}`)},
+	} {
+		journal = append(journal, event.AppendEnvelope(nil, &head, &d, uint64(i)+1, time.Now()))
+	}
+	by := actor(tenantID)
+	by.Auth.Principal.ID = "usr_one@acme.example"
+	return &run.Arrival{
+		Origin: acme, Attempt: attempt, RunID: runID, AgentID: agentID, By: by, Request: text("hi"), IdempotencyKey: "key-" + runID,
+		Journal: journal, RemainingMS: 60_000, Meta: meta,
+	}
+}
+
+func (w *takeWorld) arrive(t *testing.T, a *run.Arrival) (run.Taken, error) {
+	t.Helper()
+	in, err := w.s.PrepareInbound(t.Context(), a)
+	if err != nil {
+		return run.Taken{}, err
+	}
+	taken, _, err := w.take.Do(t.Context(), w.store, "", *in)
+	return taken, err
+}
+
+func TestTake(t *testing.T) {
+	w := mustTake(t, tenancy.Quotas{})
+	taken, err := w.arrive(t, arrival("run_1", 1))
+	if err != nil || taken.Refused != nil || taken.Replayed || taken.RunID != "run_1" {
+		t.Fatalf("taken %+v, %v", taken, err)
+	}
+	got := w.get(t.Context(), t, "run_1")
+	if got.Status != run.Queued || got.Placement.ForwardedFrom != "acme" || got.TenantID != tenantID || got.Deadline.Sub(got.CreatedAt) > time.Minute {
+		t.Errorf("here it is %+v", got)
+	}
+	for attempt := uint64(1); attempt <= 3; attempt++ {
+		if taken, err := w.arrive(t, arrival("run_1", attempt)); err != nil || !taken.Replayed {
+			t.Errorf("attempt %d again: %+v, %v", attempt, taken, err)
+		}
+	}
+	other := arrival("run_1", 4)
+	other.Request = text("something else")
+	if _, err := w.arrive(t, other); !fault.Is(err, fault.Conflict) {
+		t.Errorf("another request under its id: %v", err)
+	}
+	other = arrival("run_1", 4)
+	other.Origin.ClusterID = "clu_other"
+	if taken, err := w.arrive(t, other); err != nil || taken.Refused == nil || taken.Refused.Error.Code != string(fault.Conflict) {
+		t.Errorf("its id from another cluster: %+v, %v", taken, err)
+	}
+	own := w.mustCreate(t, text("ours"))
+	if taken, err := w.arrive(t, arrival(own.ID, 1)); err != nil || taken.Refused == nil {
+		t.Errorf("the id of our own run: %+v, %v", taken, err)
+	}
+	if o, ok, err := w.s.From(t.Context(), storage.Read{}, tenantID, "run_1"); err != nil || !ok || o != acme {
+		t.Errorf("it's from %+v, %v, %v", o, ok, err)
+	}
+}
+
+func TestTake_Refusal(t *testing.T) {
+	one := int64(1)
+	w := mustTake(t, tenancy.Quotas{Runs: tenancy.RunQuotas{MaxConcurrentRuns: &one}})
+	if _, err := w.arrive(t, arrival("run_1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := w.arrive(t, arrival("run_2", 1))
+	if err != nil || taken.Refused == nil || taken.Refused.Attempt != 1 || taken.Refused.Error.Code != string(fault.RateLimited) {
+		t.Fatalf("over the limit: %+v, %v", taken, err)
+	}
+	if _, _, _, err := w.s.Cancel(t.Context(), actor(tenantID), "run_1"); err != nil {
+		t.Fatal(err)
+	}
+	if taken, err = w.arrive(t, arrival("run_2", 1)); err != nil || taken.Refused == nil {
+		t.Errorf("the attempt that was refused comes late, and is taken: %+v, %v", taken, err)
+	}
+	if taken, err = w.arrive(t, arrival("run_2", 2)); err != nil || taken.Refused != nil {
+		t.Errorf("the next attempt: %+v, %v", taken, err)
+	}
+}
+
+func TestTake_CanceledBefore(t *testing.T) {
+	w := mustTake(t, tenancy.Quotas{})
+	stop := func(runID string) error {
+		_, _, err := w.stop.Do(t.Context(), w.store, "", cancelInbound{acme, runID, id.New(id.Event)})
+		return err
+	}
+	if err := stop("run_1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.arrive(t, arrival("run_1", 1)); !refusedAs(err, "canceled") {
+		t.Errorf("it was canceled before it came: %v", err)
+	}
+	if _, err := w.arrive(t, arrival("run_2", 1)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := stop("run_2"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.get(t.Context(), t, "run_2"); got.Status != run.Canceled {
+		t.Errorf("canceled by its origin: %s", got.Status)
+	}
+}
+
+func TestTake_GrantBound(t *testing.T) {
+	w := mustTake(t, tenancy.Quotas{})
+	two := int64(2)
+	bounded := func(runID string) run.Taken {
+		a := arrival(runID, 1)
+		a.MaxRuns = &two
+		taken, err := w.arrive(t, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return taken
+	}
+	if bounded("run_1").Refused != nil || bounded("run_2").Refused != nil {
+		t.Fatal("refused within the grant's bound")
+	}
+	if r := bounded("run_3").Refused; r == nil || r.Error.Details["limit"] != "grant.max_concurrent_runs" {
+		t.Fatalf("beyond the grant's bound: %+v", r)
+	}
+	if _, _, _, err := w.s.Cancel(t.Context(), actor(tenantID), "run_1"); err != nil {
+		t.Fatal(err)
+	}
+	if r := bounded("run_4").Refused; r != nil {
+		t.Errorf("one has ended, and its place isn't free: %+v", r)
+	}
+}
+
+func TestTake_BadJournal(t *testing.T) {
+	w := mustTake(t, tenancy.Quotas{})
+	for name, spoil := range map[string]func(a *run.Arrival){
+		"none":           func(a *run.Arrival) { a.Journal = nil },
+		"another tenant": func(a *run.Arrival) { a.Origin.TenantID = "tnt_x" },
+		"gap":            func(a *run.Arrival) { a.Journal = a.Journal[1:] },
+		"garbage":        func(a *run.Arrival) { a.Journal[0] = json.RawMessage(`{}`) },
+		"another run":    func(a *run.Arrival) { a.RunID = "run_2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := arrival("run_1", 1)
+			spoil(a)
+			if _, err := w.arrive(t, a); !fault.Is(err, fault.InvalidRequest) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
