@@ -18,7 +18,7 @@ func (m *Membership) Transfer(ctx context.Context, by tenancy.Actor, to string) 
 	if err := m.eligible(to); err != nil {
 		return false, 0, err
 	}
-	wish := registry.Wish{ID: id.New(id.Command), To: to, By: actor(by), Asked: asked(by, to)}
+	wish := registry.Wish{ID: id.New(id.Command), To: to, By: registry.ByActor(by), Asked: registry.AskedBy(by, to)}
 	done, index, err := m.o.Commands.Wish.Do(ctx, m.o.Store, "", wish)
 	return err == nil && done.ID != wish.ID, index, err
 }
@@ -46,7 +46,7 @@ func (m *Membership) SetState(ctx context.Context, by tenancy.Actor, stackID str
 			return nil, false, 0, err
 		}
 	}
-	change := registry.StateChange{ID: id.New(id.Command), StackID: stackID, State: state, By: actor(by), Asked: asked(by, stackID, state)}
+	change := registry.StateChange{ID: id.New(id.Command), StackID: stackID, State: state, By: registry.ByActor(by), Asked: registry.AskedBy(by, stackID, state)}
 	done, index, err := m.o.Commands.SetState.Do(ctx, m.o.Store, "", change)
 	if own := m.o.Standing().StackID; err != nil && state == registry.Removed && stackID == own {
 		if gone, ok := m.farewell(ctx); ok {

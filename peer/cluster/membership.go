@@ -3,9 +3,7 @@ package cluster
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -323,8 +321,8 @@ func (m *Membership) CreateToken(ctx context.Context, by tenancy.Actor, ttl time
 		return nil, false, 0, err
 	}
 	tok := trust.NewJoinToken(trust.Fingerprint(ca))
-	kept := registry.JoinToken{ID: tok.ID, Hash: tok.Hash(), ExpiresAt: time.Now().UTC().Add(ttl).Truncate(time.Second), UsesLeft: uses, By: actor(by)}
-	done, index, err := m.o.Commands.PutToken.Do(ctx, m.o.Store, "", registry.NewToken{JoinToken: kept, Asked: asked(by, ttl, uses)})
+	kept := registry.JoinToken{ID: tok.ID, Hash: tok.Hash(), ExpiresAt: time.Now().UTC().Add(ttl).Truncate(time.Second), UsesLeft: uses, By: registry.ByActor(by)}
+	done, index, err := m.o.Commands.PutToken.Do(ctx, m.o.Store, "", registry.NewToken{JoinToken: kept, Asked: registry.AskedBy(by, ttl, uses)})
 	if err != nil {
 		return nil, false, 0, err
 	}
@@ -340,24 +338,9 @@ func (m *Membership) CreateToken(ctx context.Context, by tenancy.Actor, ttl time
 	return out, replayed, index, nil
 }
 
-func actor(by tenancy.Actor) registry.By {
-	return registry.By{Principal: by.Auth.Principal.ID, CorrelationID: by.CorrelationID}
-}
-
-// asked is the request behind a change, as far as it's to be done once. what is all that the request says.
-func asked(by tenancy.Actor, what ...any) registry.Asked {
-	if by.Idem == nil {
-		return registry.Asked{}
-	}
-	sum := sha256.Sum256(fmt.Append(nil, what...))
-	return registry.Asked{TenantID: by.Auth.TenantID, Idem: &tenancy.Idempotency{
-		Principal: by.Auth.Principal.ID, Operation: by.Idem.Operation, Key: by.Idem.Key, RequestHash: hex.EncodeToString(sum[:]),
-	}}
-}
-
 // Backup streams a copy of the whole store, of every tenant. That it was taken is in the audit before the first byte is.
 func (m *Membership) Backup(ctx context.Context, by tenancy.Actor) (*replica.Backup, error) {
-	if _, _, err := m.o.Commands.Note.Do(ctx, m.o.Store, "", registry.Act{Action: "cluster.backup", By: actor(by)}); err != nil {
+	if _, _, err := m.o.Commands.Note.Do(ctx, m.o.Store, "", registry.Act{Action: "cluster.backup", By: registry.ByActor(by)}); err != nil {
 		return nil, err
 	}
 	return m.o.Copy(ctx)

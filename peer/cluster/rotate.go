@@ -91,7 +91,7 @@ func (m *Membership) setGossip(ctx context.Context, by tenancy.Actor, record reg
 		}
 		sealed = append(sealed, s)
 	}
-	next, _, err := m.o.Commands.SetGossip.Do(ctx, m.o.Store, "", registry.GossipKeys{Keys: sealed, Instead: record.GossipKeys, By: actor(by)})
+	next, _, err := m.o.Commands.SetGossip.Do(ctx, m.o.Store, "", registry.GossipKeys{Keys: sealed, Instead: record.GossipKeys, By: registry.ByActor(by)})
 	return next, err
 }
 

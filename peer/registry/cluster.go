@@ -2,6 +2,8 @@ package registry
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -23,6 +25,22 @@ type By struct {
 type Asked struct {
 	TenantID string               `json:"tenant_id,omitempty"` // the asker's, which the key belongs to
 	Idem     *tenancy.Idempotency `json:"idem,omitempty"`      // nil: the request had no key
+}
+
+// ByActor is by, as a command is told of it.
+func ByActor(by tenancy.Actor) By {
+	return By{Principal: by.Auth.Principal.ID, CorrelationID: by.CorrelationID}
+}
+
+// AskedBy is the request behind a change, as far as it's to be done once. what is all that the request says.
+func AskedBy(by tenancy.Actor, what ...any) Asked {
+	if by.Idem == nil {
+		return Asked{}
+	}
+	sum := sha256.Sum256(fmt.Append(nil, what...))
+	return Asked{TenantID: by.Auth.TenantID, Idem: &tenancy.Idempotency{
+		Principal: by.Auth.Principal.ID, Operation: by.Idem.Operation, Key: by.Idem.Key, RequestHash: hex.EncodeToString(sum[:]),
+	}}
 }
 
 // once does a change that has an id at most once for each key, and returns the id of the change that was done.

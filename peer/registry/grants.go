@@ -90,4 +90,6 @@ func (g *Grant) validate(field string, i int) error {
 	return nil
 }
 
-func grantField(list string, i int, name string) string { return fmt.Sprintf("%s[%d].%s", list, i, name) }
+func grantField(list string, i int, name string) string {
+	return fmt.Sprintf("%s[%d].%s", list, i, name)
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nexixai/agentos/internal/fault"
@@ -71,6 +72,7 @@ type PeeringDone struct {
 
 // NewInvitation is an invitation to be kept.
 type NewInvitation struct {
+	ID        string    `json:"id"`
 	PeeringID string    `json:"peering_id"`
 	Key       []byte    `json:"key"`
 	ExpiresAt time.Time `json:"expires_at"`
@@ -125,8 +127,8 @@ func (by By) auditPeering(tx storage.Tx, action string, p *Peering, details map[
 }
 
 // own is this cluster, as far as a peering with it or with its like must be told apart.
-func own(tx storage.Tx) (c Cluster, fingerprint string, err error) {
-	if c, err = GetCluster(tx); err != nil {
+func own(r storage.Reader) (c Cluster, fingerprint string, err error) {
+	if c, err = GetCluster(r); err != nil {
 		return c, "", err
 	}
 	ca, err := trust.ParseCertificate(c.CA)
@@ -137,9 +139,12 @@ func own(tx storage.Tx) (c Cluster, fingerprint string, err error) {
 }
 
 func invite(tx storage.Tx, n NewInvitation) (done PeeringDone, err error) {
-	done.ID, err = n.Asked.once(tx, n.PeeringID, func() error { return n.keep(tx) })
+	// What is kept of the change names the peering too: in a replay it's another one than was minted.
+	ids, err := n.Asked.once(tx, n.ID+" "+n.PeeringID, func() error { return n.keep(tx) })
 	if err == nil {
-		done.Peering, err = GetPeering(tx, done.ID)
+		var peeringID string
+		done.ID, peeringID, _ = strings.Cut(ids, " ")
+		done.Peering, err = GetPeering(tx, peeringID)
 	}
 	return done, err
 }
@@ -273,30 +278,40 @@ func pair(tx storage.Tx, p *Peering, other trust.Party, bundle []byte) error {
 	if domain != other.TrustDomain || fingerprint != other.CA {
 		return fault.Invalid("bundle", "The CA certificate is not the one that its owner named, by trust domain and fingerprint.")
 	}
-	c, ours, err := own(tx)
-	switch {
-	case err != nil:
-		return err
-	case other.ClusterID == c.ID:
-		return fault.New(fault.Conflict, "A cluster can't pair with itself (%s).", c.ID)
-	case domain == c.TrustDomain && fingerprint != ours:
-		return fault.New(fault.Conflict, "The trust domain %s is this organisation's own, and the other side has another CA for it: a trust domain has one CA.", domain)
-	case domain != c.TrustDomain && other.Organization == c.Organization:
-		return fault.New(fault.Conflict, "The organisation %s is this cluster's own, and the other side gives it another trust domain (%s).", other.Organization, domain)
-	}
-	all, err := ListPeerings(tx)
+	ours, err := canPair(tx, p.ID, &other)
 	if err != nil {
 		return err
-	}
-	for i := range all {
-		if q := &all[i]; q.ID != p.ID && q.Live() && (q.TrustDomain == domain || q.Organization == other.Organization) {
-			return fault.New(fault.Conflict, "There is a peering with %s (%s) already, %s: revoke it first.", q.Organization, q.TrustDomain, q.ID).With("peering_id", q.ID)
-		}
 	}
 	p.Organization, p.TrustDomain, p.ClusterID, p.Addresses = other.Organization, domain, other.ClusterID, other.Addresses
 	p.Fingerprints, p.Bundle = Fingerprints{Ours: ours, Theirs: fingerprint}, bundle
 	p.State, p.UpdatedAt = PeeringActive, tx.Now()
 	return nil
+}
+
+// canPair reports with an error that a peering with other can't be: it's this very cluster, or another with its names, or
+// there is a live peering with it. It returns this cluster's fingerprint.
+func canPair(r storage.Reader, peeringID string, other *trust.Party) (ours string, err error) {
+	c, ours, err := own(r)
+	switch {
+	case err != nil:
+		return "", err
+	case other.ClusterID == c.ID:
+		return "", fault.New(fault.Conflict, "A cluster can't pair with itself (%s).", c.ID)
+	case other.TrustDomain == c.TrustDomain && other.CA != ours:
+		return "", fault.New(fault.Conflict, "The trust domain %s is this organisation's own, and the other side has another CA for it: a trust domain has one CA.", c.TrustDomain)
+	case other.TrustDomain != c.TrustDomain && other.Organization == c.Organization:
+		return "", fault.New(fault.Conflict, "The organisation %s is this cluster's own, and the other side gives it another trust domain (%s).", c.Organization, other.TrustDomain)
+	}
+	all, err := ListPeerings(r)
+	if err != nil {
+		return "", err
+	}
+	for i := range all {
+		if q := &all[i]; q.ID != peeringID && q.Live() && (q.TrustDomain == other.TrustDomain || q.Organization == other.Organization) {
+			return "", fault.New(fault.Conflict, "There is a peering with %s (%s) already, %s: revoke it first.", q.Organization, q.TrustDomain, q.ID).With("peering_id", q.ID)
+		}
+	}
+	return ours, nil
 }
 
 func accept(tx storage.Tx, a PeeringAccept) (done PeeringDone, err error) {
@@ -308,7 +323,7 @@ func accept(tx storage.Tx, a PeeringAccept) (done PeeringDone, err error) {
 }
 
 func (a *PeeringAccept) do(tx storage.Tx) error {
-	if err := CanAccept(tx, a.PeeringID); err != nil {
+	if err := CanAccept(tx, a.PeeringID, a.Inviter); err != nil {
 		return err
 	}
 	if err := a.Inviter.Validate(); err != nil {
@@ -330,12 +345,14 @@ func (a *PeeringAccept) do(tx storage.Tx) error {
 	return a.By.auditPeering(tx, "peering.accept", &p, pairDetails(&p))
 }
 
-// CanAccept reports with an error that an invitation was accepted here before, or comes from here.
-func CanAccept(r storage.Reader, peeringID string) error {
+// CanAccept reports with an error that an invitation was accepted here before, or comes from here, or that there can be no
+// peering with its maker.
+func CanAccept(r storage.Reader, peeringID string, inviter trust.Party) error {
 	p, err := GetPeering(r, peeringID)
 	switch {
 	case fault.Is(err, fault.NotFound):
-		return nil
+		_, err = canPair(r, peeringID, &inviter)
+		return err
 	case err != nil:
 		return err
 	case p.State == PeeringInvited:

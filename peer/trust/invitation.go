@@ -264,3 +264,8 @@ func ReadAuthority(certPEM []byte, now time.Time) (trustDomain, fingerprint stri
 	}
 	return trustDomain, Fingerprint(cert), nil
 }
+
+// PlainFingerprint returns a fingerprint as people write it, perhaps with colons and in upper case, in the form of Fingerprint.
+func PlainFingerprint(s string) string {
+	return strings.ToLower(strings.NewReplacer(":", "", " ", "").Replace(s))
+}
