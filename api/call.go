@@ -39,12 +39,14 @@ type call struct {
 	wrote bool // the answer has begun
 	// hijacked is set when the connection was taken over: nothing is written through w any more.
 	hijacked bool
-	status   int
-	path     string // without StackBPrefix: the two names of a call are one
-	key      string // the idempotency key of the header
-	held     int64  // what the body takes of the node's room for large bodies
-	start    time.Time
-	took     time.Duration // until the answer began, when that's a stream
+	// noted is set when a room has written the refusal down itself: it's in the audit once.
+	noted  bool
+	status int
+	path   string // without StackBPrefix: the two names of a call are one
+	key    string // the idempotency key of the header
+	held   int64  // what the body takes of the node's room for large bodies
+	start  time.Time
+	took   time.Duration // until the answer began, when that's a stream
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }

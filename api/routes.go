@@ -71,6 +71,14 @@ func (s *Server) table() []Route {
 		at("GET", "/v1/peer/capabilities", tenancy.PeersRead, (*call).peerCapabilities),
 		at("GET", "/v1/federation/peer/capabilities", tenancy.PeersRead, (*call).peerCapabilities),
 
+		at("POST", "/v1/federation/peerings", tenancy.PlatformAdmin, (*call).createPeering),
+		at("GET", "/v1/federation/peerings", tenancy.PlatformAdmin, (*call).listPeerings),
+		at("GET", "/v1/federation/peerings/{peering_id}", tenancy.PlatformAdmin, (*call).getPeering),
+		at("DELETE", "/v1/federation/peerings/{peering_id}", tenancy.PlatformAdmin, setPeering(registry.PeeringRevoked)),
+		at("POST", "/v1/federation/peerings/{peering_id}:suspend", tenancy.PlatformAdmin, setPeering(registry.PeeringSuspended)),
+		at("POST", "/v1/federation/peerings/{peering_id}:resume", tenancy.PlatformAdmin, setPeering(registry.PeeringActive)),
+		at("PUT", "/v1/federation/peerings/{peering_id}/exports", tenancy.PlatformAdmin, (*call).putExports),
+
 		admin("POST", "/v1/admin/tenants", (*call).createTenant),
 		admin("GET", "/v1/admin/tenants", (*call).listTenants),
 		admin("GET", "/v1/admin/tenants/{id}", (*call).getTenant),

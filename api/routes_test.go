@@ -87,6 +87,13 @@ var samples = map[string]sample{
 	"POST /v1/admin/cluster/members/{stack_id}:undrain": {status: 200},
 	"DELETE /v1/admin/cluster/members/{stack_id}":       {status: 204},
 	"POST /v1/admin/cluster/join-tokens":                {status: 201},
+	"POST /v1/federation/peerings":                      {status: 201, body: `{}`},
+	"GET /v1/federation/peerings":                       {status: 200},
+	"GET /v1/federation/peerings/{peering_id}":          {status: 200},
+	"DELETE /v1/federation/peerings/{peering_id}":       {status: 204},
+	"POST /v1/federation/peerings/{peering_id}:suspend": {status: 409}, // nobody has accepted it
+	"POST /v1/federation/peerings/{peering_id}:resume":  {status: 409},
+	"PUT /v1/federation/peerings/{peering_id}/exports":  {status: 200, body: `{"exports":[]}`},
 }
 
 // param is a name in a template.
@@ -121,7 +128,7 @@ func eachRoute(t *testing.T, test func(t *testing.T, w *world, r api.Route, s sa
 			}
 			values := map[string]string{
 				"run_id": runID, "agent_id": "agt_a", "tool_id": "tool.mine", "ns": "notes", "key": "k", "model_id": "builtin/echo-1",
-				"policy_id": "pol_a", "id": "tnt_a", "key_id": keyID, "stack_id": "stk_a",
+				"policy_id": "pol_a", "id": "tnt_a", "key_id": keyID, "stack_id": "stk_a", "peering_id": "prg_a",
 			}
 			test(t, w, r, s, func(param, value string) string {
 				path := r.Template
@@ -179,7 +186,7 @@ func TestRoutes_Foreign(t *testing.T) {
 	eachRoute(t, func(t *testing.T, w *world, r api.Route, s sample, fill func(string, string) string) {
 		if s.foreign == "" {
 			for _, name := range params(r.Template) {
-				if name != "ns" && name != "model_id" && name != "stack_id" && r.Method != http.MethodPut {
+				if name != "ns" && name != "model_id" && name != "stack_id" && name != "peering_id" && r.Method != http.MethodPut {
 					t.Errorf("nothing is said of whose {%s} may be asked for", name)
 				}
 			}
@@ -218,7 +225,7 @@ func TestRoutes_Method(t *testing.T) {
 	methods := map[string][]string{}
 	for _, r := range w.door.Routes() {
 		path := strings.NewReplacer("{run_id}", "run_a", "{agent_id}", "agt_a", "{tool_id}", "tool.a", "{ns}", "n", "{key}", "k", "{model_id}", "m",
-			"{policy_id}", "pol_a", "{id}", "tnt_a", "{key_id}", "key_a", "{stack_id}", "stk_a").Replace(r.Template)
+			"{policy_id}", "pol_a", "{id}", "tnt_a", "{key_id}", "key_a", "{stack_id}", "stk_a", "{peering_id}", "prg_a").Replace(r.Template)
 		methods[path] = append(methods[path], r.Method)
 		if r.Method == http.MethodGet {
 			methods[path] = append(methods[path], http.MethodHead)

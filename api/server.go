@@ -43,6 +43,7 @@ type Options struct {
 	Rulesets Rulesets
 	Prices   Prices
 	Cluster  Cluster
+	Peerings Peerings
 	// OpenAI speaks OpenAI's wire format.
 	OpenAI OpenAI
 	// Denials takes note of refusals; nil means that they are not audited.
@@ -88,14 +89,15 @@ type Observation struct {
 
 // Server is the door. It is safe for concurrent use.
 type Server struct {
-	o        Options
-	log      *zap.Logger
-	public   *router
-	admin    *router
-	routes   []Route
-	streams  *streams
-	bodies   atomic.Int64 // what is taken of Options.BodyRoom
-	draining atomic.Bool
+	o          Options
+	log        *zap.Logger
+	public     *router
+	admin      *router
+	federation *router
+	routes     []Route
+	streams    *streams
+	bodies     atomic.Int64 // what is taken of Options.BodyRoom
+	draining   atomic.Bool
 }
 
 // New returns a door to the rooms of o.
@@ -116,7 +118,7 @@ func New(o Options) (*Server, error) {
 		if !r.Admin || !o.AdminApart {
 			public = append(public, r)
 		}
-		if r.Admin || r.Open {
+		if r.Admin || r.Open || r.Scope == tenancy.PlatformAdmin {
 			admin = append(admin, r)
 		}
 	}
@@ -124,7 +126,10 @@ func New(o Options) (*Server, error) {
 	if s.public, err = newRouter(public); err != nil {
 		return nil, err
 	}
-	s.admin, err = newRouter(admin)
+	if s.admin, err = newRouter(admin); err != nil {
+		return nil, err
+	}
+	s.federation, err = newRouter(s.federationTable())
 	return s, err
 }
 
@@ -132,7 +137,7 @@ func New(o Options) (*Server, error) {
 func (o *Options) validate() error {
 	for name, room := range map[string]any{
 		"Store": o.Store, "Tenants": o.Tenants, "Runs": o.Runs, "Events": o.Events, "Catalog": o.Catalog, "Memory": o.Memory, "Models": o.Models,
-		"Rulesets": o.Rulesets, "Prices": o.Prices, "Cluster": o.Cluster, "OpenAI": o.OpenAI,
+		"Rulesets": o.Rulesets, "Prices": o.Prices, "Cluster": o.Cluster, "Peerings": o.Peerings, "OpenAI": o.OpenAI,
 	} {
 		if room == nil {
 			return fmt.Errorf("api: Options.%s is missing", name)
@@ -379,7 +384,7 @@ func (c *call) refused(code fault.Code) {
 	default:
 		return
 	}
-	if c.s.o.Denials == nil || c.route == nil {
+	if c.noted || c.s.o.Denials == nil || c.route == nil {
 		return
 	}
 	rec := audit.Record{

@@ -31,7 +31,9 @@ import (
 	"github.com/nexixai/agentos/model/provider/builtin"
 	"github.com/nexixai/agentos/model/route"
 	"github.com/nexixai/agentos/peer/cluster"
+	"github.com/nexixai/agentos/peer/pairing"
 	"github.com/nexixai/agentos/peer/registry"
+	"github.com/nexixai/agentos/peer/trust/trusttest"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/storage/mem"
 	"github.com/nexixai/agentos/storage/replica"
@@ -46,15 +48,19 @@ const heartbeat = 15 * time.Second
 
 // world is a whole node on a store in memory, with the door before it and two tenants in it, tnt_a and tnt_b.
 type world struct {
-	t       testing.TB
-	store   *mem.Store
-	tenants *tenancy.Directory
-	runs    *run.Service
-	memory  *memory.Store
-	catalog *agent.Catalog
-	sets    *policy.Rulesets
-	cut     storage.Call[cutArgs, struct{}]
-	door    *api.Server
+	t        testing.TB
+	store    *mem.Store
+	tenants  *tenancy.Directory
+	runs     *run.Service
+	memory   *memory.Store
+	catalog  *agent.Catalog
+	sets     *policy.Rulesets
+	cut      storage.Call[cutArgs, struct{}]
+	peerings *pairing.Service
+	door     *api.Server
+	org      trusttest.Org
+	// federation is where the federation door is to be found, if it's open.
+	federation string
 
 	mu      sync.Mutex
 	seen    []api.Observation
@@ -112,19 +118,31 @@ func (noFetch) Do(*http.Request) (*http.Response, error) {
 	return nil, fault.New(fault.Forbidden, "The address is not public.")
 }
 
-// newWorld wires a node. change may alter the door's options.
+// newWorld wires a node of acme. change may alter the door's options.
 func newWorld(t testing.TB, change func(*api.Options)) *world {
+	t.Helper()
+	return newWorldOf(t, "acme", change)
+}
+
+// newWorldOf wires a node of an organisation.
+func newWorldOf(t testing.TB, organization string, change func(*api.Options)) *world {
 	t.Helper()
 	reg := storage.NewRegistry()
 	tenantCommands, agentCommands, memoryCommands, queueCommands := tenancy.Define(reg), agent.Define(reg), memory.Define(reg), queue.Define(reg)
 	modelCommands, policyCommands, meterCommands := model.Define(reg), policy.Define(reg), meter.Define(reg)
+	memberCommands, peeringCommands := registry.Define(reg), registry.DefinePeerings(reg)
 	runCommands := run.Define(reg, tenantCommands, agentCommands)
-	w := &world{t: t}
+	w := &world{t: t, org: trusttest.New(t, organization+".test"), federation: "127.0.0.1:8421"}
 	w.cut = storage.Define(reg, "test.cut", func(tx storage.Tx, a cutArgs) (none struct{}, err error) {
 		tx.DeleteRange(storage.Range{From: event.Key(a.TenantID, a.RunID, 0), To: event.Key(a.TenantID, a.RunID, a.Before)})
 		return none, nil
 	})
 	w.store = mem.New(mem.Options{Registry: reg})
+	record := registry.Cluster{ID: "clu_" + organization, Organization: organization, TrustDomain: w.org.CA.TrustDomain(), CA: w.org.CA.CertificatePEM()}
+	w.peerings = pairing.New(pairing.Options{
+		Store: w.store, Commands: peeringCommands, Denials: w, Cluster: func() registry.Cluster { return record },
+		Addresses: func() []string { return []string{w.federation} },
+	})
 	w.tenants = tenancy.New(tenancy.Options{Store: w.store, Commands: tenantCommands})
 	w.memory = memory.New(memory.Options{Store: w.store, Commands: memoryCommands})
 	w.sets = policy.NewRulesets(w.store, policyCommands)
@@ -150,7 +168,7 @@ func newWorld(t testing.TB, change func(*api.Options)) *world {
 	})
 	o := api.Options{
 		Store: w.store, Tenants: w.tenants, Runs: w.runs, Events: hub, Catalog: w.catalog, Memory: w.memory, Models: gateway, Rulesets: w.sets, Prices: prices,
-		Cluster: nobody{}, OpenAI: openai.Dialect{}, Denials: w, Observe: w.observe,
+		Cluster: nobody{}, Peerings: w.peerings, OpenAI: openai.Dialect{}, Denials: w, Observe: w.observe,
 		About: api.About{Version: "1.0", StackID: "stk_a", Organization: "acme", MaxConcurrentRuns: 16, Capabilities: map[string]bool{"events_stream": true}},
 	}
 	if change != nil {
@@ -174,6 +192,8 @@ func newWorld(t testing.TB, change func(*api.Options)) *world {
 		w.store.Close()
 		w.tenants.Close()
 	})
+	_, _, err = memberCommands.Init.Do(t.Context(), w.store, "", record)
+	w.must(err)
 	w.furnish()
 	return w
 }
@@ -202,6 +222,8 @@ func (w *world) furnish() {
 	_, _, _, err = w.memory.Put(w.t.Context(), by, memory.Write{Namespace: "notes", Key: "k", Value: json.RawMessage(`"a note"`)})
 	w.must(err)
 	_, _, _, err = w.sets.Put(w.t.Context(), by, policy.Ruleset{ID: "pol_a"})
+	w.must(err)
+	_, _, _, err = w.peerings.Invite(w.t.Context(), by, pairing.Wish{PeeringID: "prg_a"})
 	w.must(err)
 }
 

@@ -16,7 +16,7 @@ func (n *Node) door() (*api.Server, error) {
 		scheme = "https"
 	}
 	d, err := api.New(api.Options{
-		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, Rulesets: w.rulesets, Prices: w.prices, Cluster: n.near.members, OpenAI: openaiwire.Dialect{},
+		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, Rulesets: w.rulesets, Prices: w.prices, Cluster: n.near.members, Peerings: n.pairing(), OpenAI: openaiwire.Dialect{},
 		Denials: w.denials, Observe: w.metrics.request, Dependencies: n.dependencies,
 		About: api.About{
 			Version: n.o.Build.Version, Commit: n.o.Build.GitSHA, BuiltAt: n.o.Build.Timestamp, StackID: who.StackID,
