@@ -248,7 +248,7 @@ func (p *Pool) seek(ctx context.Context) {
 func (p *Pool) missing() []string {
 	var want []string
 	if p.o.Seeds != nil {
-		want = p.o.Seeds()
+		want = slices.Clone(p.o.Seeds()) // it's changed below
 	}
 	here := make(map[string]bool)
 	p.mu.Lock()
