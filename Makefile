@@ -41,8 +41,9 @@ check:
 fmt:
 	$(GO) run $(GOFUMPT) -l -w .
 
+# All of it takes about thirteen minutes; ONLY=raft,gossip takes some measures only, ROUNDS=2 makes it shorter.
 bench: build
-	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) run ./tests/bench
+	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) run ./tests/bench $(if $(ONLY),-only $(ONLY)) $(if $(ROUNDS),-rounds $(ROUNDS))
 
 faults: build
 	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=1 -v -timeout 60m ./tests/faults/... ./storage/replica

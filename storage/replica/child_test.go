@@ -28,7 +28,7 @@ func long() bool { return os.Getenv("AGENTOS_FAULTS") == "full" }
 
 func TestMain(m *testing.M) {
 	if part := os.Getenv(childEnv); part != "" {
-		parts := map[string]func() error{"load": childLoad, "eio": childEIO, "flip": childFlip, "member": childMember}
+		parts := map[string]func() error{"load": childLoad, "eio": childEIO, "flip": childFlip, "member": childMember, "yard": childYard}
 		if err := parts[part](); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(3)

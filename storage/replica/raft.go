@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 )
@@ -32,9 +33,8 @@ const (
 	handAgain = 10 * time.Second
 )
 
-func (s *Store) startRaft() error {
-	s.lines = newRaftLines(s.log)
-	hc := s.lines.logger()
+// raftConfig is how raft works here.
+func (s *Store) raftConfig(hc hclog.Logger) *raft.Config {
 	t := s.o.timeouts()
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(s.o.ServerID)
@@ -49,14 +49,25 @@ func (s *Store) startRaft() error {
 	c.NoSnapshotRestoreOnStart = true
 	c.NoLegacyTelemetry = true
 	c.ShutdownOnRemove = false
+	return c
+}
+
+// transport carries raft's messages.
+func (s *Store) transport(hc hclog.Logger) raft.Transport {
 	if s.o.Stream == nil {
-		_, s.trans = raft.NewInmemTransport(raft.ServerAddress(s.address()))
-	} else {
-		s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: newStream(s.o.Stream), MaxPool: 4, MaxRPCsInFlight: noPipeline, Timeout: 10 * time.Second, Logger: hc, MsgpackUseNewTimeFormat: true,
-		})
+		_, t := raft.NewInmemTransport(raft.ServerAddress(s.address()))
+		return t
 	}
-	r, err := raft.NewRaft(c, s.fsm, s.logs, s.logs, snapshots{s}, s.trans)
+	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: newStream(s.o.Stream), MaxPool: 4, MaxRPCsInFlight: noPipeline, Timeout: 10 * time.Second, Logger: hc, MsgpackUseNewTimeFormat: true,
+	})
+}
+
+func (s *Store) startRaft() error {
+	s.lines = newRaftLines(s.log)
+	hc := s.lines.logger()
+	s.trans = s.transport(hc)
+	r, err := raft.NewRaft(s.raftConfig(hc), s.fsm, s.logs, s.logs, snapshots{s}, s.trans)
 	if err != nil {
 		if closer, ok := s.trans.(io.Closer); ok {
 			err = errors.Join(err, closer.Close())
@@ -66,6 +77,7 @@ func (s *Store) startRaft() error {
 	s.raft = r
 	s.members()
 	if s.alone() {
+		t := s.o.timeouts()
 		rc := r.ReloadableConfig()
 		rc.HeartbeatTimeout, rc.ElectionTimeout = t.heartbeat, t.election
 		return r.ReloadConfig(rc)

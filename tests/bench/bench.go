@@ -30,40 +30,67 @@ type bench struct {
 	build  harness.Build
 	node   *harness.Deployment
 	tenant *harness.Tenant
+	three  *three // made when first asked for
 	yard   string // address of the yardstick server
 	yardID int    // its pid
 	table  table
 }
 
+// measure is one part of the bench.
+type measure struct {
+	name string
+	take func() error
+	node bool // wants the one node and the yardstick server
+}
+
+func (b *bench) measures() []measure {
+	return []measure{
+		{"create", b.create, true},
+		{"creates", b.createMany, true},
+		{"run", b.complete, true},
+		{"runs", b.completeMany, true},
+		{"fan", b.fanOut, true},
+		{"idle", b.idleStreams, true},
+		{"restart", b.restart, true},
+		{"create3", b.createThree, true},
+		{"runs3", b.completeThree, true},
+		{"raft", b.raft, false},
+		{"gossip", b.gossip, false},
+	}
+}
+
+// chosen are the measures to take.
+func (b *bench) chosen() ([]measure, error) {
+	all := b.measures()
+	if b.only == "" {
+		return all, nil
+	}
+	var out []measure
+	for name := range strings.SplitSeq(b.only, ",") {
+		i := slices.IndexFunc(all, func(m measure) bool { return m.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no such measure: %q", name)
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
+
 func (b *bench) all() error {
-	bin := b.build.Binary(b.stage)
-	b.stage.Cleanup(b.build.Close)
-	b.node = harness.Up(b.stage, bin)
-	var err error
-	if b.tenant, err = harness.MakeTenant(b.node.Admin(b.stage), nil); err != nil {
+	chosen, err := b.chosen()
+	if err != nil {
 		return err
 	}
-	if err := b.startYard(); err != nil {
-		return err
+	b.stage.Cleanup(b.build.Close)
+	if b.profile != "" || slices.ContainsFunc(chosen, func(m measure) bool { return m.node }) {
+		if err := b.startNode(); err != nil {
+			return err
+		}
 	}
 	b.table.begin(b.rounds, b.seconds)
-	for _, m := range []struct {
-		name string
-		take func() error
-	}{
-		{"create", b.create},
-		{"creates", b.createMany},
-		{"run", b.complete},
-		{"runs", b.completeMany},
-		{"fan", b.fanOut},
-		{"idle", b.idleStreams},
-		{"restart", b.restart},
-	} {
-		if b.only != "" && !slices.Contains(strings.Split(b.only, ","), m.name) {
-			continue
-		}
+	for _, m := range chosen {
 		if err := m.take(); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 		b.table.flush(os.Stdout)
 	}
@@ -80,6 +107,16 @@ func (b *bench) all() error {
 		return err
 	}
 	return os.WriteFile(b.json, append(text, '\n'), 0o644)
+}
+
+// startNode starts the one node, with a tenant in it, and the yardstick server.
+func (b *bench) startNode() error {
+	b.node = harness.Up(b.stage, b.build.Binary(b.stage))
+	var err error
+	if b.tenant, err = harness.MakeTenant(b.node.Admin(b.stage), nil); err != nil {
+		return err
+	}
+	return b.startYard()
 }
 
 // child starts this program in another role.
@@ -153,10 +190,14 @@ func load(o order, underway func() error) (result, error) {
 
 // runsOrder is a load on the node's runs.
 func (b *bench) runsOrder(do, text string, connections int) order {
+	return runsOrder(b.tenant, do, text, connections, b.seconds)
+}
+
+func runsOrder(t *harness.Tenant, do, text string, connections int, seconds float64) order {
 	body, _ := json.Marshal(harness.Body(text, nil))
 	return order{
-		Do: do, Addr: b.tenant.Addr(), Path: "/v1/agents/" + b.tenant.Agent + "/runs", Watch: "/v1/runs/", Key: b.tenant.Key,
-		Body: string(body), Connections: connections, Seconds: b.seconds,
+		Do: do, Addr: t.Addr(), Path: "/v1/agents/" + t.Agent + "/runs", Watch: "/v1/runs/", Key: t.Key,
+		Body: string(body), Connections: connections, Seconds: seconds,
 	}
 }
 
@@ -399,17 +440,25 @@ func (b *bench) restart() error {
 
 // takeProfile writes a CPU profile of the node under load.
 func (b *bench) takeProfile() error {
-	admin := harness.NewClient(b.node.Node().AdminURL, "")
+	text, err := b.profileOf(b.node.Node().AdminURL, b.runsOrder("runs", threeSteps, 64))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(b.profile, text, 0o644)
+}
+
+// profileOf takes a CPU profile of the node with this admin listener while o is carried out.
+func (b *bench) profileOf(adminURL string, o order) ([]byte, error) {
+	admin := harness.NewClient(adminURL, "")
 	got := make(chan harness.Answer, 1)
 	go func() {
 		got <- admin.Do(b.stage, "GET", fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(b.seconds)-1)), nil)
 	}()
-	o := b.runsOrder("runs", threeSteps, 64)
 	o.Seconds++
 	if _, err := load(o, nil); err != nil {
-		return err
+		return nil, err
 	}
-	return os.WriteFile(b.profile, (<-got).Body, 0o644)
+	return (<-got).Body, nil
 }
 
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }

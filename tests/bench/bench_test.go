@@ -3,7 +3,9 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -40,6 +42,50 @@ func TestLoader_Fan(t *testing.T) {
 	l.fan()
 	if l.res.Count != 50*200 || l.res.Errors != 0 {
 		t.Errorf("%d frames, %d errors: %s", l.res.Count, l.res.Errors, l.res.First)
+	}
+}
+
+// Callers that all went to the first node would measure one node, and call it three.
+func TestLoader_Each(t *testing.T) {
+	var asked [3]atomic.Int64
+	var addrs []string
+	for i := range asked {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked[i].Add(1) }))
+		defer server.Close()
+		addrs = append(addrs, server.Listener.Addr().String())
+	}
+	l := &loader{order: order{Addr: addrs[0], Also: addrs[1:], Path: "/", Body: "{}", Connections: 6, Seconds: 0.1}}
+	l.each(l.post)
+	for i := range asked {
+		if asked[i].Load() == 0 {
+			t.Errorf("node %d was never asked", i+1)
+		}
+	}
+	if l.res.Count == 0 || l.res.Errors != 0 {
+		t.Errorf("%d calls, %d errors: %s", l.res.Count, l.res.Errors, l.res.First)
+	}
+}
+
+// A measure with a typing error in its name must not look like one that was taken.
+func TestBench_Chosen(t *testing.T) {
+	names := func(b *bench) (out []string) {
+		chosen, err := b.chosen()
+		if err != nil {
+			return []string{err.Error()}
+		}
+		for _, m := range chosen {
+			out = append(out, m.name)
+		}
+		return out
+	}
+	if got := names(&bench{only: "gossip,create3"}); !slices.Equal(got, []string{"gossip", "create3"}) {
+		t.Errorf("chosen: %q", got)
+	}
+	if got := names(&bench{only: "gossip,creates3"}); len(got) != 1 || !strings.Contains(got[0], "creates3") {
+		t.Errorf("an unknown measure: %q", got)
+	}
+	if got := names(&bench{}); len(got) != len((&bench{}).measures()) {
+		t.Errorf("all: %q", got)
 	}
 }
 

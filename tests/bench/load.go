@@ -17,7 +17,8 @@ import (
 type order struct {
 	Do          string // post, alone, runs, fan, idle
 	Addr        string
-	Path        string // of the POST, or of the stream
+	Also        []string // further nodes: the connections are dealt out over all of them
+	Path        string   // of the POST, or of the stream
 	Key         string
 	Body        string
 	Watch       string // prefix of a run's path, for streams
@@ -73,9 +74,10 @@ func loadProcess() error {
 func (l *loader) each(once func(*conn) (time.Duration, error)) {
 	until := time.Now().Add(time.Duration(l.Seconds * float64(time.Second)))
 	var wg sync.WaitGroup
-	for range l.Connections {
+	addrs := append([]string{l.Addr}, l.Also...)
+	for i := range l.Connections {
 		wg.Go(func() {
-			c := &conn{addr: l.Addr}
+			c := &conn{addr: addrs[i%len(addrs)]}
 			defer c.close()
 			took := make([]time.Duration, 0, 1<<12)
 			var errs []error
@@ -130,7 +132,7 @@ func (l *loader) create(c *conn) (string, time.Duration, error) {
 func (l *loader) alone(c *conn) (time.Duration, error) {
 	id, took, err := l.create(c)
 	if err == nil {
-		viewer := &conn{addr: l.Addr}
+		viewer := &conn{addr: c.addr}
 		_, err = viewer.follow(l.Watch+id+"/events", l.Key, nil)
 	}
 	return took, err
