@@ -17,6 +17,8 @@ type Placing struct {
 	Hops int
 	// Via are the cluster ids that the run has come through, the first origin first.
 	Via []string
+	// Explain asks for the candidates also where the choice is plain.
+	Explain bool
 }
 
 // Selector is a caller's own wish of where a run is to go. Zero fields don't narrow.
@@ -46,10 +48,13 @@ type Target struct {
 type Placed struct {
 	// Local says that it runs in this cluster.
 	Local bool
+	// StackID is the node of this cluster that was asked for by name; "" leaves the choice to the cluster.
+	StackID string
 	// Targets are where else it may go, best first; each is tried only when the one before has surely not taken it.
 	Targets []Target
 	RouteID string
-	// Candidates explain the choice: every place that was looked at.
+	// Candidates explain the choice: every place that was looked at, the chosen one first. They are left out where the run
+	// stays here because no route says otherwise, unless Placing.Explain asks for them.
 	Candidates []Candidate
 }
 
@@ -57,6 +62,7 @@ type Placed struct {
 type Placer interface {
 	// Place decides. fault.NotFound: there is no such agent here and no route to one. fault.UnsupportedCapability: nothing
 	// that matches may or can take it; details.missing and details.candidates say why. fresh asks to look at the store
-	// itself, because the answer from memory was that there is no such agent.
+	// itself, because the answer from memory was that there is no such agent. From memory, "here" may also be said of an
+	// agent that is nowhere: where there is no route, whoever makes the run finds out. The answer is shared; don't change it.
 	Place(ctx context.Context, p Placing, fresh bool) (*Placed, error)
 }
