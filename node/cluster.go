@@ -53,7 +53,7 @@ func (n *Node) openDoor(ctx context.Context) error {
 		return errors.Join(err, ln.Close())
 	}
 	c.door, err = cluster.Open(cluster.Options{
-		Listener: ln, Advertise: boundAs(n.o.ClusterAdvertise, ln.Addr()), Credentials: c.proof.creds, Admit: n.admit, Logger: n.log.Named("cluster"),
+		Listener: ln, Advertise: boundAs(n.o.ClusterAdvertise, ln.Addr()), Credentials: c.proof.creds, Admit: n.admit, Dial: n.dial(), Logger: n.log.Named("cluster"),
 	})
 	if err != nil {
 		return errors.Join(err, ln.Close())
@@ -66,6 +66,14 @@ func (n *Node) openDoor(ctx context.Context) error {
 	c.commander = cluster.NewCommander(c.door)
 	n.down.push("commands to the leader", func(context.Context) error { c.commander.Close(); return nil })
 	return nil
+}
+
+// dial is how the doors of other nodes are reached; nil is the machine's own way.
+func (n *Node) dial() cluster.Dial {
+	if n.o.Network == nil {
+		return nil
+	}
+	return n.o.Network.DialContext
 }
 
 // admit decides about a node of this organisation whose certificate is proven: a removed member stays out, and so does a
@@ -126,7 +134,7 @@ func (n *Node) meet() error {
 	var err error
 	c.pool, err = gossip.Join(gossip.Options{
 		Name: n.dir.id.StackID, Label: n.dir.id.ClusterID, Keys: c.proof.gossip, Bind: n.o.GossipListen, Advertise: unlessChosen(n.o.GossipAdvertise),
-		Meta: n.rumour(false), Seeds: n.gossipSeeds, Expected: n.expected, Fast: n.o.Timing == "fast", Logger: n.log.Named("gossip"),
+		Meta: n.rumour(false), Seeds: n.gossipSeeds, Expected: n.expected, Fast: n.o.Timing == "fast", Network: n.o.Network, Logger: n.log.Named("gossip"),
 		Changed: func(gossip.Member) {
 			if look.Allow() {
 				c.keeper.Look()
@@ -137,7 +145,10 @@ func (n *Node) meet() error {
 		return err
 	}
 	n.down.push("gossip", func(ctx context.Context) error {
-		return errors.Join(c.pool.Leave(ctx), c.pool.Close())
+		if err := c.pool.Leave(ctx); err != nil { // perhaps they are all stopping
+			n.log.Info("nobody was told that this node leaves; the others will notice", zap.Error(err))
+		}
+		return c.pool.Close()
 	})
 	c.serving.Go(func() { c.door.ServeCommands(n.handleCommands) })
 	c.serving.Go(func() { c.door.ServeTalk(c.members.Answer) })

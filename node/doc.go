@@ -3,5 +3,5 @@
 //
 // Room: wiring. It imports every room but web and cmd. Settings come in through one table (Settings), from which flags,
 // environment variables, YAML keys, their documentation and their validation are made. Child fleet runs nodes as
-// processes.
+// processes, child nodetest runs clusters of them within a test.
 package node

@@ -34,7 +34,7 @@ func (n *Node) join(ctx context.Context, key *ecdsa.PrivateKey, door net.Addr) e
 	for {
 		var faults []error
 		for _, addr := range n.o.Join {
-			answer, err := cluster.AskToJoin(ctx, addr, key, req)
+			answer, err := n.dial().AskToJoin(ctx, addr, key, req)
 			if err == nil {
 				return n.joined(answer)
 			}

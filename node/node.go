@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nexixai/agentos/internal/zaplog"
+	"github.com/nexixai/agentos/storage"
 )
 
 // Node is one AgentOS node. It is started once and stopped once.
@@ -121,6 +122,10 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.log.Info("stopped", zap.Duration("took", time.Since(began)), zap.Error(err))
 	return err
 }
+
+// Status tells where the node's copy of the store stands and whom it takes for the leader. It may be asked between Start
+// and Stop.
+func (n *Node) Status() storage.Status { return n.w.store.Status() }
 
 // Failed delivers the failure of a part that the node can't do without; the owner then calls Stop.
 func (n *Node) Failed() <-chan error { return n.failed }

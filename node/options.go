@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -80,10 +81,21 @@ type Options struct {
 	// OwnsProcess says that this node has the process to itself, so that it may set what belongs to the process: the limit
 	// of open files, the collector, and where libraries count. It is no setting.
 	OwnsProcess bool
+	// Network is what the node reaches other nodes through; nil is the machine's own. It is no setting: tests cut it.
+	Network Network
 	// Build says what this binary is; it is no setting.
 	Build Build
 	// Logger receives what the node has to say; nil builds one by LogLevel and LogFormat, on standard error.
 	Logger *zap.Logger
+}
+
+// Network carries what a node sends to other nodes, whether of its cluster or not. What it is sent by them comes in at its
+// listeners. It must be safe for concurrent use.
+type Network interface {
+	// DialContext opens a connection as net.Dialer's does; it blocks until then, or until ctx ends.
+	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
+	// Datagram carries one datagram to addr: it calls send, which does not block, at once, later, or never.
+	Datagram(addr string, send func())
 }
 
 // Build identifies a binary.

@@ -55,9 +55,14 @@ type Options struct {
 	Advertise   string
 	Credentials *trust.Credentials
 	// Admit decides about a node whose certificate is proven, by the member list: a removed member stays out.
-	Admit  trust.Admit
+	Admit trust.Admit
+	// Dial reaches other doors; nil dials over TCP.
+	Dial   Dial
 	Logger *zap.Logger
 }
+
+// Dial opens a connection as net.Dialer's DialContext does, before TLS.
+type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // Door is the open port. Safe for concurrent use.
 type Door struct {
@@ -231,24 +236,32 @@ func (d *Door) Dial(ctx context.Context, addr, want string, p Protocol) (net.Con
 		return nil
 	})
 	conf.NextProtos = []string{string(p)}
-	return dial(ctx, addr, conf)
+	return d.o.Dial.dial(ctx, addr, conf)
 }
 
-// DialJoin opens the one connection of a node that has no certificate yet: it believes only the CA the token pins.
-func DialJoin(ctx context.Context, addr, caFingerprint string) (net.Conn, error) {
+// Join opens the one connection of a node that has no certificate yet: it believes only the CA the token pins.
+func (d Dial) Join(ctx context.Context, addr, caFingerprint string) (net.Conn, error) {
 	conf := trust.PinnedClient(caFingerprint, nil)
 	conf.NextProtos = []string{string(Join)}
-	return dial(ctx, addr, conf)
+	return d.dial(ctx, addr, conf)
 }
 
-func dial(ctx context.Context, addr string, conf *tls.Config) (net.Conn, error) {
+func (d Dial) dial(ctx context.Context, addr string, conf *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", addr)
+	if d == nil {
+		d = new(net.Dialer).DialContext
+	}
+	conn, err := d(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("cluster: TCP %s: %w", addr, err)
 	}
-	return conn, nil
+	t := tls.Client(conn, conf)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("cluster: TCP %s: %w", addr, err)
+	}
+	return t, nil
 }
 
 // Close closes the door, and every connection that came through it.

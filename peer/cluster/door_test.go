@@ -75,7 +75,7 @@ func TestDoor_SortsByProtocol(t *testing.T) {
 		conn, err := b.Dial(ctx, a.Addr(), "stk_a", p)
 		hello(t, conn, err, p)
 	}
-	conn, err := cluster.DialJoin(ctx, a.Addr(), acme.Fingerprint())
+	conn, err := cluster.Dial(nil).Join(ctx, a.Addr(), acme.Fingerprint())
 	hello(t, conn, err, cluster.Join)
 	if conn, err := b.Dial(ctx, a.Addr(), "stk_c", cluster.Raft); err == nil {
 		conn.Close()

@@ -164,7 +164,7 @@ func KeyHash(pub *ecdsa.PublicKey) (string, error) {
 
 // AskToJoin brings a new node's wish to the member at addr. It proves the cluster by the token's fingerprint before it
 // shows the token.
-func AskToJoin(ctx context.Context, addr string, key *ecdsa.PrivateKey, req JoinRequest) (*JoinAnswer, error) {
+func (d Dial) AskToJoin(ctx context.Context, addr string, key *ecdsa.PrivateKey, req JoinRequest) (*JoinAnswer, error) {
 	tok, err := trust.ParseJoinToken(req.Token)
 	if err != nil {
 		return nil, err
@@ -180,7 +180,7 @@ func AskToJoin(ctx context.Context, addr string, key *ecdsa.PrivateKey, req Join
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*joinTimeout)
 	defer cancel()
-	conn, err := DialJoin(ctx, addr, tok.CA)
+	conn, err := d.Join(ctx, addr, tok.CA)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "The cluster's door at TCP %s can't be used: %v.", addr, err).With("service", "cluster").Because(err)
 	}

@@ -43,7 +43,7 @@ func TestJoin(t *testing.T) {
 	ask := func(token, stack string) (*cluster.JoinAnswer, error) {
 		r := cluster.JoinRequest{Token: token, Hosts: []string{"127.0.0.1"}}
 		r.Member.StackID = stack
-		return cluster.AskToJoin(t.Context(), a.Addr(), key, r)
+		return cluster.Dial(nil).AskToJoin(t.Context(), a.Addr(), key, r)
 	}
 	answer, err := ask(tok.Encode(), "stk_b")
 	if err != nil {
@@ -84,7 +84,7 @@ func TestJoin_BoundsStrangers(t *testing.T) {
 	}()
 	t.Cleanup(func() { _ = a.Close(); <-done })
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return cluster.DialJoin(ctx, a.Addr(), acme.Fingerprint())
+		return cluster.Dial(nil).Join(ctx, a.Addr(), acme.Fingerprint())
 	}}}
 	for _, c := range []struct {
 		method, path, body string

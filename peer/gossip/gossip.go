@@ -76,8 +76,10 @@ type Options struct {
 	// and does not look for them when they're gone: whoever holds the key can make up names without end. nil expects all.
 	Expected func(name string) bool
 	// Fast shortens the timings, for nodes on one machine and for tests.
-	Fast   bool
-	Logger *zap.Logger
+	Fast bool
+	// Network is what others are reached through; nil is the machine's own.
+	Network Network
+	Logger  *zap.Logger
 }
 
 // Pool is this node's place among its cluster's members. Safe for concurrent use.
@@ -182,6 +184,11 @@ func (p *Pool) config() (*memberlist.Config, error) {
 	c.Delegate, c.Events, c.Alive, c.Conflict = p, p, p, p
 	c.Logger = log.New(&levels{log: p.log, repeats: zaplog.NewRepeats(tellAgain), dropped: &p.dropped}, "", 0)
 	c.LogOutput = nil
+	if p.o.Network != nil {
+		if err := through(c, p.o.Network); err != nil {
+			return nil, fault.New(fault.Unavailable, "Gossip can't listen on %s (UDP and TCP): %v.", p.o.Bind, err).With("service", "gossip").Because(err)
+		}
+	}
 	return c, nil
 }
 
