@@ -34,6 +34,7 @@ type call struct {
 	chosen bool
 
 	auth  *tenancy.Auth
+	peer  *peer // at the federation door: whose node asks
 	index uint64
 	stale bool
 	wrote bool // the answer has begun

@@ -88,7 +88,7 @@ func (c *call) stream(cursor *event.Cursor) error {
 		_ = http.NewResponseController(c.w).Flush() // chunked, as every stream is: the last chunk says that it's whole
 		return nil
 	}
-	secret, err := credential(c.r.Header)
+	allowed, err := c.again()
 	if err != nil {
 		cursor.Close()
 		return err
@@ -100,7 +100,7 @@ func (c *call) stream(cursor *event.Cursor) error {
 		return err
 	}
 	st := &eventStream{
-		s: c.s, cursor: cursor, source: c.source(), secret: secret, auth: c.auth, first: begin, checked: time.Now(),
+		s: c.s, cursor: cursor, allowed: allowed, first: begin, checked: time.Now(),
 	}
 	hj, ok := c.w.(http.Hijacker)
 	if ok && c.r.ProtoMajor == 1 && c.r.ProtoMinor == 1 && c.r.TLS == nil {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ type Options struct {
 	Prices   Prices
 	Cluster  Cluster
 	Peerings Peerings
+	// Federation is what the federation door needs; nil means that there is none.
+	Federation *Federation
 	// OpenAI speaks OpenAI's wire format.
 	OpenAI OpenAI
 	// Denials takes note of refusals; nil means that they are not audited.
@@ -89,10 +92,11 @@ type Observation struct {
 
 // Server is the door. It is safe for concurrent use.
 type Server struct {
-	o          Options
-	log        *zap.Logger
-	public     *router
-	admin      *router
+	o      Options
+	log    *zap.Logger
+	public *router
+	admin  *router
+	// federation is the door of other organisations' nodes.
 	federation *router
 	routes     []Route
 	streams    *streams
@@ -206,6 +210,9 @@ func (c *call) run(rt *router) error {
 		return err
 	}
 	if err := c.find(rt); err != nil {
+		if rt == c.s.federation { // a stranger learns not even what there is
+			return cmp.Or(c.admitPeer(), err)
+		}
 		return err
 	}
 	var broken error
@@ -213,7 +220,11 @@ func (c *call) run(rt *router) error {
 		c.query, broken = url.ParseQuery(c.r.URL.RawQuery)
 	}
 	if !c.route.Open {
-		if err := c.authenticate(); err != nil {
+		prove := c.authenticate
+		if rt == c.s.federation {
+			prove = c.admitPeer
+		}
+		if err := prove(); err != nil {
 			return err
 		}
 		if broken != nil { // what can't be read would be left out: a list without its filter, a stream from its beginning
@@ -393,6 +404,12 @@ func (c *call) refused(code fault.Code) {
 	}
 	if c.auth != nil {
 		rec.TenantID, rec.Principal = c.auth.TenantID, c.auth.Principal.ID
+	}
+	if c.peer != nil {
+		rec.Peer = c.peer.id.TrustDomain
+		if c.auth == nil {
+			rec.Principal = c.peer.id.String()
+		}
 	}
 	c.s.o.Denials.Refused(rec)
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/nexixai/agentos/agent/event"
 	"github.com/nexixai/agentos/internal/fault"
-	"github.com/nexixai/agentos/tenancy"
 )
 
 // maxStreams bounds the event streams of one node, maxTenantStreams those of one tenant: three in four, so that nobody
@@ -106,10 +105,9 @@ type sink interface {
 type eventStream struct {
 	s      *Server
 	cursor *event.Cursor
-	source tenancy.Source
-	secret string
-	auth   *tenancy.Auth
-	first  []byte // what the stream begins with
+	// allowed checks the reader's rights again: a key may have been revoked, a tenant disabled, a peering suspended.
+	allowed func(context.Context) error
+	first   []byte // what the stream begins with
 	// patience, when set, is how long a quiet stream stays where it is before it moves to a connection of its own.
 	patience time.Duration
 	checked  time.Time // when the reader's rights were looked at
@@ -156,23 +154,6 @@ func (st *eventStream) run(ctx context.Context, out sink) (quiet bool) {
 }
 
 var errRevoked = errors.New("api: the stream's credential no longer holds")
-
-// allowed checks the reader's rights again: a key may have been revoked, a tenant disabled.
-func (st *eventStream) allowed(ctx context.Context) error {
-	auth, err := st.s.o.Tenants.Authenticate(ctx, st.secret, st.source)
-	if err != nil {
-		return err
-	}
-	if auth.TenantID != st.auth.TenantID {
-		if auth, err = st.s.o.Tenants.ActFor(auth, st.auth.TenantID); err != nil {
-			return err
-		}
-	}
-	if !auth.Has(tenancy.RunsRead) {
-		return errRevoked
-	}
-	return nil
-}
 
 // handlerSink writes through the server: HTTP/2, TLS, HTTP/1.0, and every stream at first.
 type handlerSink struct {

@@ -19,6 +19,8 @@ type Route struct {
 	Scope tenancy.Scope
 	// Open routes ask for no credential.
 	Open bool
+	// Node routes of the federation door ask for a peer's certificate, and for no token.
+	Node bool
 	// Admin routes may be kept off the public door.
 	Admin bool
 	// OpenAI routes answer errors in OpenAI's form too.

@@ -94,7 +94,7 @@ A node in prod that lacks one of these does not start, and says which by name.
 | listener | default | protocol | who |
 |---|---|---|---|
 | API | 127.0.0.1:8420 | HTTP, HTTPS | clients of both stacks |
-| federation | :8421 | TLS 1.3, mutual | peers of other organisations; reserved, not opened yet |
+| federation | :8421 | TLS 1.3, mutual | the nodes of other organisations, and those that have been invited to pair |
 | cluster | :8422 | TLS 1.3, mutual | the other nodes of the cluster, and those that join it |
 | gossip | :8423 | TCP and UDP, encrypted | the other nodes of the cluster |
 | admin | 127.0.0.1:8424 | HTTP, HTTPS | /metrics, /debug/pprof/, admin calls |

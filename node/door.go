@@ -25,6 +25,7 @@ func (n *Node) door() (*api.Server, error) {
 			AdminURL: scheme + "://" + n.o.AdminListen, MaxConcurrentRuns: n.o.Workers, Backends: n.backends, Tiers: []string{"fast", "balanced", "premium"},
 			Capabilities: map[string]bool{"events_stream": true, "tenant_isolation": true, "runs_forward": false, "events_ingest": false, "tool_hosting": false},
 		},
+		Federation: &api.Federation{Active: n.activePeering, Members: n.federationAddresses, Load: n.load, InTouch: n.inTouch},
 		AdminApart: n.o.Mode == Prod, Logger: n.log.Named("api"),
 	})
 	if err != nil {

@@ -54,6 +54,11 @@ func (n *Node) serve(name string, s *http.Server, l net.Listener) {
 		s.TLSConfig = n.certs.config()
 		serve = func() error { return s.ServeTLS(l, "", "") }
 	}
+	n.serveBy(name, s, serve)
+}
+
+// serveBy is serve for a server that knows its listener.
+func (n *Node) serveBy(name string, s *http.Server, serve func() error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

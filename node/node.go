@@ -33,6 +33,7 @@ type Node struct {
 	// What Start has wired; written by Start alone, before anything can call back.
 	w        wiring
 	near     neighbours
+	abroad   federation
 	backends []string // names of the model backends
 
 	mu      sync.Mutex

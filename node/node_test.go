@@ -24,7 +24,7 @@ var readLatest = storage.Read{Consistency: storage.Linearizable}
 func mustNode(tb testing.TB, o Options) *Node {
 	tb.Helper()
 	o.APIListen, o.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
-	o.ClusterListen, o.GossipListen = "127.0.0.1:0", "127.0.0.1:0"
+	o.ClusterListen, o.GossipListen, o.FederationListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	o.Logger = zaptest.NewLogger(tb)
 	n, err := New(o)
 	if err != nil {
@@ -120,7 +120,7 @@ func TestNode_Start_undoes(t *testing.T) {
 	}
 	defer taken.Close()
 	dir := filepath.Join(t.TempDir(), "data")
-	n, err := New(Options{DataDir: dir, Init: true, APIListen: taken.Addr().String(), AdminListen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Logger: zaptest.NewLogger(t)})
+	n, err := New(Options{DataDir: dir, Init: true, APIListen: taken.Addr().String(), AdminListen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", FederationListen: "127.0.0.1:0", Logger: zaptest.NewLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestNode_Start_lostStore(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, storeName)); err != nil {
 		t.Fatal(err)
 	}
-	n, err := New(Options{DataDir: dir, APIListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Logger: zaptest.NewLogger(t)})
+	n, err := New(Options{DataDir: dir, APIListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", FederationListen: "127.0.0.1:0", Logger: zaptest.NewLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

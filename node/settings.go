@@ -245,7 +245,7 @@ var table = []Setting{
 	},
 	{
 		Name: "federation-listen", Default: ":8421", Group: groupListen, field: func(o *Options) any { return &o.FederationListen },
-		Doc: "Address for peers of other organisations. Reserved: not opened yet.",
+		Doc: "Address for the nodes of other organisations. Mutual TLS only.",
 	},
 	{
 		Name: "federation-advertise", Group: groupListen, field: func(o *Options) any { return &o.FederationAdvertise },

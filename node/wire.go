@@ -248,6 +248,12 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, admin.Close())
 	}
+	foreign, err := listen(ctx, "federation-listen", n.o.FederationListen)
+	if err != nil {
+		return errors.Join(err, admin.Close(), public.Close())
+	}
+	n.watchTouch()
+	n.openFederation(foreign, door)
 	n.serve("admin", api.HTTP(n.adminHandler(door.AdminHandler()), n.log.Named("admin")), admin)
 	n.serve("api", api.HTTP(door.Handler(), n.log.Named("api")), public)
 	n.down.push("streams", func(ctx context.Context) error { door.Drain(ctx); return nil })

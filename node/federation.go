@@ -1,0 +1,103 @@
+package node
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nexixai/agentos/api"
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/peer/link"
+	"github.com/nexixai/agentos/peer/registry"
+)
+
+// outOfTouch is for how long a node that hears no leader still believes what it knows of peerings.
+const outOfTouch = time.Minute
+
+// federation is what connects the node with other organisations.
+type federation struct {
+	door *link.Door
+	// heard is when this node last knew a leader, in Unix nanoseconds.
+	heard atomic.Int64
+}
+
+// activePeering returns the peering with a trust domain if it's in force. Before it says no, it asks the cluster: another
+// node may have made the peering a moment ago.
+func (n *Node) activePeering(ctx context.Context, domain string) (registry.Peering, error) {
+	p, ok := n.near.peerings.Active(domain)
+	if ok {
+		return p, nil
+	}
+	p, ok, err := n.near.peerings.Fresh(ctx, domain)
+	switch {
+	case err != nil:
+		return p, err
+	case !ok:
+		return p, fault.New(fault.Forbidden, "There is no peering with %s.", domain)
+	case p.State != registry.PeeringActive:
+		return p, fault.New(fault.Forbidden, "The peering %s with %s is %s.", p.ID, domain, p.State)
+	}
+	return p, nil
+}
+
+// peerBundle is the CA of an organisation whose peering is in force.
+func (n *Node) peerBundle(domain string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	p, err := n.activePeering(ctx, domain)
+	return p.Bundle, err
+}
+
+// openFederation opens the door for other organisations. The port is already bound.
+func (n *Node) openFederation(ln net.Listener, calls *api.Server) {
+	f, log := &n.abroad, n.log.Named("federation")
+	f.door = link.OpenDoor(link.DoorOptions{
+		Listener: ln, Credentials: n.near.proof.creds, Bundles: n.peerBundle, Denials: n.w.denials, Logger: log,
+	})
+	n.near.peerings.Listen(func() {
+		f.door.Cut(func(domain string) bool { _, ok := n.near.peerings.Active(domain); return ok })
+	})
+	s := api.HTTP(calls.FederationHandler(), log)
+	n.serveBy("federation", s, func() error { return s.Serve(f.door) })
+}
+
+// watchTouch keeps count of when this node last knew a leader.
+func (n *Node) watchTouch() {
+	f := &n.abroad
+	f.heard.Store(time.Now().UnixNano())
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			if n.w.store.Status().Leader != "" {
+				f.heard.Store(time.Now().UnixNano())
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	n.down.push("touch", func(context.Context) error { cancel(); wg.Wait(); return nil })
+}
+
+// inTouch refuses to speak for a cluster that has not been heard of for long: peerings may have been revoked meanwhile.
+func (n *Node) inTouch() error {
+	if away := time.Since(time.Unix(0, n.abroad.heard.Load())); away > outOfTouch {
+		return fault.New(fault.Unavailable, "This node has been out of touch with its cluster for %s; ask another of its nodes.", away.Round(time.Second)).With("service", "quorum")
+	}
+	return nil
+}
+
+// load says whether this node takes new runs, and how many it could begin at once.
+func (n *Node) load() (ready bool, freeSlots int) {
+	if n.draining.Load() || n.drained.Load() || n.w.sessions.Err() != nil || n.w.store.Room() != nil {
+		return false, 0
+	}
+	return true, max(n.w.sessions.Free(), 0)
+}
