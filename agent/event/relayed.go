@@ -37,10 +37,10 @@ func reject(r Reason, format string, args ...any) error {
 }
 
 // CheckRelayed checks one envelope of a run that another organisation executes, as it came from there, against what the
-// origin knows: head names the run as the origin has it, and after is the last sequence it holds. It returns the envelope
-// in the one form in which journals keep it, with the origin's tenant and everything unknown left out. It's the one check,
-// whether events are followed or pushed. The error is a *Rejection.
-func CheckRelayed(raw []byte, head *Head, after uint64) (View, []byte, error) {
+// origin knows: head names the run and the tenant as the executor has them, and after is the last sequence that the origin
+// holds. It returns the envelope in the one form in which journals keep it, as an event of the origin's tenant and with
+// everything unknown left out. It's the one check, whether events are followed or pushed. The error is a *Rejection.
+func CheckRelayed(raw []byte, head *Head, after uint64, tenantID string) (View, []byte, error) {
 	v, err := Scan(raw)
 	if err != nil {
 		return v, nil, reject(Malformed, "%v", err)
@@ -64,7 +64,7 @@ func CheckRelayed(raw []byte, head *Head, after uint64) (View, []byte, error) {
 	if _, err := time.Parse(time.RFC3339, string(v.Time)); err != nil {
 		return v, nil, reject(Malformed, "the time is not RFC 3339")
 	}
-	return v, v.AppendAs(make([]byte, 0, len(raw)+16), head.TenantID), nil
+	return v, v.AppendAs(make([]byte, 0, len(raw)+16), tenantID), nil
 }
 
 // relayed reports whether an executor may write t into a journal: all that a run does, but for its beginning.

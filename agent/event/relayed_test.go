@@ -19,17 +19,20 @@ func envelope(sequence uint64, t event.Type, payload string) []byte {
 
 func TestCheckRelayed(t *testing.T) {
 	good := envelope(3, event.RunStarted, `{"status":"running", "x": [1, 2]}`)
-	_, kept, err := event.CheckRelayed(good, &relayHead, 2)
+	_, kept, err := event.CheckRelayed(good, &relayHead, 2, relayHead.TenantID)
 	if err != nil || !bytes.Equal(kept, good) {
 		t.Fatalf("what AppendEnvelope made is kept as\n%s, %v, not as\n%s", kept, err, good)
 	}
 	bare := bytes.TrimSuffix(bytes.TrimPrefix(good, []byte(`{"event":`)), []byte("}"))
-	if _, kept, err = event.CheckRelayed(bare, &relayHead, 2); err != nil || !bytes.Equal(kept, good) {
+	if _, kept, err = event.CheckRelayed(bare, &relayHead, 2, relayHead.TenantID); err != nil || !bytes.Equal(kept, good) {
 		t.Errorf("a bare envelope is kept as %s, %v", kept, err)
 	}
 	more := bytes.Replace(bare, []byte(`"payload":`), []byte(`"news":{"a":1},"payload":`), 1)
-	if _, kept, err = event.CheckRelayed(more, &relayHead, 2); err != nil || !bytes.Equal(kept, good) {
+	if _, kept, err = event.CheckRelayed(more, &relayHead, 2, relayHead.TenantID); err != nil || !bytes.Equal(kept, good) {
 		t.Errorf("an unknown member is kept: %s, %v", kept, err)
+	}
+	if _, kept, err = event.CheckRelayed(good, &relayHead, 2, "tnt_ours"); err != nil || !bytes.Equal(kept, bytes.Replace(good, []byte("tnt_demo"), []byte("tnt_ours"), 1)) {
+		t.Errorf("as another tenant's it is kept as %s, %v", kept, err)
 	}
 	replace := func(old, with string) []byte { return []byte(strings.Replace(string(good), old, with, 1)) }
 	for name, c := range map[string]struct {
@@ -55,7 +58,7 @@ func TestCheckRelayed(t *testing.T) {
 		"no JSON":            {good[:len(good)-1], 2, event.Malformed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := event.CheckRelayed(c.raw, &relayHead, c.after)
+			_, _, err := event.CheckRelayed(c.raw, &relayHead, c.after, relayHead.TenantID)
 			var r *event.Rejection
 			if !errors.As(err, &r) || r.Reason != c.want {
 				t.Errorf("got %v, want %s", err, c.want)
@@ -68,11 +71,11 @@ func FuzzCheckRelayed(f *testing.F) {
 	f.Add(envelope(3, event.RunStarted, `{"status":"running"}`))
 	f.Add([]byte(`{"event_id":"e","sequence":3}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		_, kept, err := event.CheckRelayed(raw, &relayHead, 2)
+		_, kept, err := event.CheckRelayed(raw, &relayHead, 2, relayHead.TenantID)
 		if err != nil {
 			return
 		}
-		v, again, err := event.CheckRelayed(kept, &relayHead, 2)
+		v, again, err := event.CheckRelayed(kept, &relayHead, 2, relayHead.TenantID)
 		if err != nil || !bytes.Equal(again, kept) {
 			t.Fatalf("what was kept is not kept again: %v\n%s\n%s", err, kept, again)
 		}

@@ -38,11 +38,17 @@ type away struct {
 	OfferID string `json:"offer_id,omitempty"`
 	// Given are the options that the request gave: the others are the executor's to choose.
 	Given given `json:"given"`
-	// Hops is how many more organisations the run may cross, Via the clusters that it came through.
-	Hops int      `json:"hops"`
-	Via  []string `json:"via,omitempty"`
+	// Hops is how many more organisations the run may cross, Via those that it came through.
+	Hops int   `json:"hops"`
+	Via  []Hop `json:"via,omitempty"`
 	// Refusals are the last refusal of each target, by its number.
 	Refusals map[int]Refusal `json:"refusals,omitempty"`
+}
+
+// Hop is a node that passed a run on, and its cluster.
+type Hop struct {
+	Node      string `json:"node"` // a SPIFFE id
+	ClusterID string `json:"cluster_id"`
 }
 
 // Refusal is why a target did not take a run.

@@ -29,8 +29,12 @@ func (s *Service) place(ctx context.Context, a *createArgs, by *tenancy.Auth, re
 	if meta.Hops != nil {
 		hops = *meta.Hops
 	}
+	via := make([]string, len(meta.Via))
+	for i := range meta.Via {
+		via[i] = meta.Via[i].ClusterID
+	}
 	placed, err := s.placer.Place(ctx, Placing{
-		Auth: &auth, AgentID: a.AgentID, Request: req, Selector: meta.Selector, Hops: hops, Via: meta.Via,
+		Auth: &auth, AgentID: a.AgentID, Request: req, Selector: meta.Selector, Hops: hops, Via: via,
 	}, fresh)
 	if err != nil {
 		return err
@@ -84,7 +88,7 @@ type Forward struct {
 	Next    int
 	Attempt uint64
 	Hops    int
-	Via     []string
+	Via     []Hop
 	// Canceled says that a cancel was asked for, by whom.
 	Canceled   bool
 	CanceledBy string
@@ -244,9 +248,10 @@ func (s *Service) PrepareInbound(ctx context.Context, a *Arrival) (*Inbound, err
 	if err != nil {
 		return nil, err
 	}
-	if args.Hash, err = a.Request.hash(); err != nil { // tells the same run from another under its id, key or not
+	if args.Hash, err = a.Request.hash(); err != nil {
 		return nil, err
 	}
+	args.Hash = hashOf(args.Hash, args.Principal, a.AgentID, a.IdempotencyKey) // tells the same run from another under its id
 	args.RunID, args.row = a.RunID, nil
 	if s.session != nil {
 		args.Session = s.session.ID()

@@ -94,9 +94,9 @@ type Meta struct {
 	CorrelationID string
 	// Selector narrows where the run may go.
 	Selector *Selector
-	// Hops is how many organisations the run may still cross; nil means MaxHops. Via are the clusters it came through.
+	// Hops is how many organisations the run may still cross; nil means MaxHops. Via are those that it came through.
 	Hops *int
-	Via  []string
+	Via  []Hop
 }
 
 // Create makes a run of an agent, or finds the one that was made under the same idempotency key (replayed). What it refuses
