@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nexixai/agentos/node"
 )
 
 // bound is how long anything is waited for. On a machine that is not busy it takes a moment.
@@ -16,18 +18,20 @@ type Cluster struct {
 	*Network
 	Organization string
 	members      []*Node
+	configure    []func(*node.Options)
 }
 
-// New starts a cluster of count nodes on a network of its own and waits until all of them vote.
-func New(tb testing.TB, count int) *Cluster {
+// New starts a cluster of count nodes on a network of its own and waits until all of them vote. What configure changes in
+// the options of a node holds for each of its starts.
+func New(tb testing.TB, count int, configure ...func(*node.Options)) *Cluster {
 	tb.Helper()
-	return NewNetwork(tb).NewOrg("acme", count)
+	return NewNetwork(tb).NewOrg("acme", count, configure...)
 }
 
-// NewOrg starts a cluster of another organisation on the network, and waits until its nodes vote, the first five at most.
-func (n *Network) NewOrg(organization string, count int) *Cluster {
+// NewOrg is New for another organisation on the same network. It may be called for one after another.
+func (n *Network) NewOrg(organization string, count int, configure ...func(*node.Options)) *Cluster {
 	n.tb.Helper()
-	c := &Cluster{Network: n, Organization: organization}
+	c := &Cluster{Network: n, Organization: organization, configure: configure}
 	for i := range count {
 		c.members = append(c.members, c.place(i))
 	}

@@ -57,11 +57,14 @@ func (m *Node) start(first bool, token string) {
 	o := node.Options{
 		Mode: node.Demo, StackID: m.Name, Organization: m.c.Organization, DataDir: m.dir, Timing: "fast", DrainTimeout: time.Second,
 		APIListen: at(portAPI), FederationListen: at(portFederation), ClusterListen: at(portCluster), GossipListen: at(portGossip),
-		AdminListen: at(portAdmin), Init: first, Network: reach{m.c.Network, m.addr},
+		AdminListen: at(portAdmin), Init: first, Network: m.Network(),
 		Logger: zaptest.NewLogger(m.c.tb, zaptest.Level(zap.InfoLevel)).Named(m.Name),
 	}
 	if token != "" {
 		o.JoinToken, o.Join = token, []string{fmt.Sprintf("%s:%d", m.c.members[0].addr, portCluster)}
+	}
+	for _, configure := range m.c.configure {
+		configure(&o)
 	}
 	n, err := node.New(o)
 	if err == nil {
@@ -143,6 +146,9 @@ func (n *Network) all() (out []*Node) {
 
 // Node is the node itself; nil while it is stopped.
 func (m *Node) Node() *node.Node { return m.node }
+
+// Network is what the node reaches others through: by it a test may dial as the node would.
+func (m *Node) Network() node.Network { return reach{m.c.Network, m.addr} }
 
 // URL is the node's API.
 func (m *Node) URL() string { return fmt.Sprintf("http://%s:%d", m.addr, portAPI) }

@@ -2,7 +2,12 @@ package nodetest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -157,6 +162,85 @@ func TestCluster_OneWay(t *testing.T) {
 	c.Heal()
 	c.WaitReady()
 	c.WaitEqual()
+}
+
+// TestNetwork_Connection: what is sent on a connection comes in order, late by the delay, and not before a cut is healed;
+// none is opened through a cut.
+func TestNetwork_Connection(t *testing.T) {
+	t.Parallel()
+	network := nodetest.NewNetwork(t)
+	a, b := network.NewOrg("acme", 1).Node(0), network.NewOrg("globex", 1).Node(0)
+	home, _, err := net.SplitHostPort(b.FederationAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo, err := net.Listen("tcp", net.JoinHostPort(home, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() {
+		for conn, err := echo.Accept(); err == nil; conn, err = echo.Accept() {
+			served.Go(func() { defer conn.Close(); _, _ = io.Copy(conn, conn) })
+		}
+	})
+	defer served.Wait()
+	defer echo.Close()
+	dial := func(bound time.Duration) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), bound)
+		defer cancel()
+		return a.Network().DialContext(ctx, "tcp", echo.Addr().String())
+	}
+	conn, err := dial(time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	say := func(text string) {
+		t.Helper()
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear := func(want string, bound time.Duration) error {
+		t.Helper()
+		got := make([]byte, len(want))
+		_ = conn.SetReadDeadline(time.Now().Add(bound))
+		_, err := io.ReadFull(conn, got)
+		if err == nil && string(got) != want {
+			t.Fatalf("came back as %q: %q", got, want)
+		}
+		return err
+	}
+	say("hello")
+	if err := hear("hello", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+
+	const late = 50 * time.Millisecond
+	a.Delay(b, late)
+	began := time.Now()
+	say("one ")
+	say("two")
+	if err := hear("one two", time.Minute); err != nil || time.Since(began) < 2*late {
+		t.Errorf("came back after %v, %v; want %v at least", time.Since(began), err, 2*late)
+	}
+
+	for name, cut := range map[string]func(){"cut": func() { a.Cut(b) }, "unheard": func() { a.Mute(b) }, "deaf": func() { b.Mute(a) }} {
+		network.Heal()
+		cut()
+		say(name)
+		if err := hear(name, late); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: came through: %v", name, err)
+		}
+		if c, err := dial(late); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: a connection was opened: %v, %v", name, c, err)
+		}
+		network.Heal()
+		if err := hear(name, time.Minute); err != nil {
+			t.Errorf("%s: never came, though the network has healed: %v", name, err)
+		}
+	}
 }
 
 // TestNode_Restart: nodes come back where they were with what they had, one of them or all.
