@@ -16,6 +16,7 @@ import (
 	"github.com/nexixai/agentos/model"
 	"github.com/nexixai/agentos/model/meter"
 	"github.com/nexixai/agentos/model/policy"
+	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/tenancy"
 	"github.com/nexixai/agentos/tenancy/audit"
 	"github.com/nexixai/agentos/tenancy/quota"
@@ -54,6 +55,7 @@ func TestNouns(t *testing.T) {
 		{client.Expression{}, policy.Expression{}},
 		{client.Prices{}, meter.PriceList{}},
 		{client.Price{}, meter.ModelPrice{}},
+		{client.Grant{}, registry.Grant{}},
 	} {
 		ours, theirs := map[string]bool{}, map[string]bool{}
 		members(reflect.TypeOf(pair[0]), "", ours)
