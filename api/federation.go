@@ -13,6 +13,9 @@ import (
 	"github.com/nexixai/agentos/tenancy"
 )
 
+// forwardBodySize is how large a run may be that a peer forwards: the request of a create, and the journal so far beside it.
+const forwardBodySize = 2 << 20
+
 // Federation is what the federation door asks about other organisations, and what it tells them.
 type Federation struct {
 	// Active returns the active peering with a trust domain, or why nothing of that domain is served now.
@@ -34,7 +37,16 @@ func (s *Server) federationTable() []Route {
 	node := func(method, path string, serve func(*call) error) Route {
 		return Route{Method: method, Template: path, Node: true, serve: serve}
 	}
+	tenant := func(method, path string, scope tenancy.Scope, serve func(*call) error) Route {
+		return Route{Method: method, Template: path, Scope: scope, serve: serve}
+	}
+	forwarded := tenant("POST", "/v1/federation/runs:forward", tenancy.RunsCreate, (*call).acceptRun)
+	forwarded.MaxBody = forwardBodySize
 	return []Route{
+		forwarded,
+		tenant("GET", "/v1/federation/runs/{run_id}", tenancy.RunsRead, (*call).forwardedRun),
+		tenant("GET", "/v1/federation/runs/{run_id}/events", tenancy.RunsRead, (*call).forwardedEvents),
+		tenant("POST", "/v1/federation/runs/{run_id}:cancel", tenancy.RunsCancel, (*call).cancelForwarded),
 		{Method: "GET", Template: "/v1/federation/health", Open: true, serve: health("federation")},
 		{Method: "POST", Template: pairing.JoinPath, Open: true, MaxBody: pairing.MaxJoinBody, serve: (*call).joinPeering},
 		node("GET", "/v1/peer/info", (*call).peerInfo),
@@ -150,7 +162,7 @@ func (s *Server) authOf(ctx context.Context, p *peer, scope tenancy.Scope) (*ten
 
 // again returns a check, for while a stream lasts, of what let the caller open it.
 func (c *call) again() (func(context.Context) error, error) {
-	s, auth, source := c.s, c.auth, c.source()
+	s, auth, source, scope := c.s, c.auth, c.source(), c.route.Scope
 	if p := c.peer; p != nil {
 		opened := *p
 		return func(ctx context.Context) error {
@@ -162,8 +174,8 @@ func (c *call) again() (func(context.Context) error, error) {
 			if now.peering.ID != opened.peering.ID {
 				return errRevoked
 			}
-			rights, err := s.authOf(ctx, &now, tenancy.RunsRead)
-			if err == nil && !rights.Has(tenancy.RunsRead) {
+			rights, err := s.authOf(ctx, &now, scope)
+			if err == nil && !rights.Has(scope) {
 				err = errRevoked
 			}
 			return err
@@ -183,7 +195,7 @@ func (c *call) again() (func(context.Context) error, error) {
 				return err
 			}
 		}
-		if !now.Has(tenancy.RunsRead) {
+		if !now.Has(scope) {
 			return errRevoked
 		}
 		return nil

@@ -71,6 +71,11 @@ func (s *Server) table() []Route {
 		at("GET", "/v1/peer/capabilities", tenancy.PeersRead, (*call).peerCapabilities),
 		at("GET", "/v1/federation/peer/capabilities", tenancy.PeersRead, (*call).peerCapabilities),
 
+		at("POST", "/v1/federation/runs:forward", tenancy.RunsForward, (*call).forwardRun),
+		at("GET", "/v1/federation/runs/{run_id}", tenancy.RunsRead, (*call).getRun),
+		at("GET", "/v1/federation/runs/{run_id}/events", tenancy.EventsRead, (*call).runEvents),
+		at("POST", "/v1/federation/runs/{run_id}:cancel", tenancy.RunsCancel, (*call).cancelRun),
+
 		at("POST", "/v1/federation/peerings", tenancy.PlatformAdmin, (*call).createPeering),
 		at("GET", "/v1/federation/peerings", tenancy.PlatformAdmin, (*call).listPeerings),
 		at("GET", "/v1/federation/peerings/{peering_id}", tenancy.PlatformAdmin, (*call).getPeering),

@@ -87,6 +87,10 @@ var samples = map[string]sample{
 	"POST /v1/admin/cluster/members/{stack_id}:undrain": {status: 200},
 	"DELETE /v1/admin/cluster/members/{stack_id}":       {status: 204},
 	"POST /v1/admin/cluster/join-tokens":                {status: 201},
+	"POST /v1/federation/runs:forward":                  {status: 200, body: `{"forward":{"run_request":{"agent_id":"agt_a","input":{"type":"text","text":"x"}}}}`},
+	"GET /v1/federation/runs/{run_id}":                  {status: 200, foreign: "run_id"},
+	"GET /v1/federation/runs/{run_id}/events":           {status: 200, foreign: "run_id"},
+	"POST /v1/federation/runs/{run_id}:cancel":          {status: 200, foreign: "run_id"},
 	"POST /v1/federation/peerings":                      {status: 201, body: `{}`},
 	"GET /v1/federation/peerings":                       {status: 200},
 	"GET /v1/federation/peerings/{peering_id}":          {status: 200},
@@ -122,7 +126,7 @@ func eachRoute(t *testing.T, test func(t *testing.T, w *world, r api.Route, s sa
 			w := newWorld(t, nil)
 			_, keyID := w.key("tnt_a", tenancy.RoleTenantUser)
 			runID := w.create("/wait 10m")
-			if r.Template == "/v1/runs/{run_id}/events" {
+			if strings.HasSuffix(r.Template, "/runs/{run_id}/events") {
 				_, _, _, err := w.runs.Cancel(t.Context(), actor("tnt_a"), runID)
 				w.must(err)
 			}

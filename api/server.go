@@ -47,6 +47,8 @@ type Options struct {
 	Peerings Peerings
 	// Federation is what the federation door needs; nil means that there is none.
 	Federation *Federation
+	// Executor takes runs that other organisations forward.
+	Executor Executor
 	// OpenAI speaks OpenAI's wire format.
 	OpenAI OpenAI
 	// Denials takes note of refusals; nil means that they are not audited.

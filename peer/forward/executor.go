@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/nexixai/agentos/agent/event"
 	"github.com/nexixai/agentos/agent/run"
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
@@ -288,11 +289,35 @@ func (e *Executor) Cancel(ctx context.Context, by *Caller, runID, correlationID 
 	return index, err
 }
 
-// Owns returns nil when the run is one that by has forwarded, for the tenant it acts for; to others it does not exist.
-func (e *Executor) Owns(ctx context.Context, r storage.Read, by *Caller, runID string) error {
-	o, foreign, err := e.o.Runs.From(ctx, r, by.Auth.TenantID, runID)
-	if err == nil && (!foreign || o.PeeringID != by.Peering.ID) {
-		err = fault.New(fault.NotFound, "There is no such run.")
-	}
-	return err
+// Place is an event of a journal, by its sequence and its id.
+type Place struct {
+	Sequence uint64
+	EventID  string // "" is not compared
 }
+
+// Owns returns nil when the run is one that by has forwarded, for the tenant it acts for; to others it does not exist. When
+// by says which event it has last, and the journal here has another one there, it's fault.Conflict: the two have parted.
+func (e *Executor) Owns(ctx context.Context, r storage.Read, by *Caller, runID string, at *Place) error {
+	return storage.Find(ctx, e.o.Store, r, func(v storage.Snapshot) error {
+		if !id.Valid(runID) {
+			return errNoRun()
+		}
+		o, foreign, err := run.Foreign(v, by.Auth.TenantID, runID)
+		if err == nil && (!foreign || o.PeeringID != by.Peering.ID) {
+			err = errNoRun()
+		}
+		if err != nil || at == nil || at.EventID == "" || at.Sequence == 0 {
+			return err
+		}
+		raw, err := v.Get(event.Key(by.Auth.TenantID, runID, at.Sequence))
+		if err != nil {
+			return err
+		}
+		if have, err := event.ScanOwn(raw); raw == nil || err != nil || string(have.ID) != at.EventID {
+			return fault.New(fault.Conflict, "Event %d of the run is another one here.", at.Sequence).With("reason", "diverged")
+		}
+		return nil
+	})
+}
+
+func errNoRun() error { return fault.New(fault.NotFound, "There is no such run.") }

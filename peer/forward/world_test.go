@@ -327,7 +327,7 @@ func (w *wire) accept(ctx context.Context, by *forward.Caller, body []byte) *htt
 }
 
 func (w *wire) stream(ctx context.Context, by *forward.Caller, runID, query string) *http.Response {
-	if err := w.to.executor.Owns(ctx, storage.Read{}, by, runID); err != nil {
+	if err := w.to.executor.Owns(ctx, storage.Read{}, by, runID, nil); err != nil {
 		return answer(nil, err)
 	}
 	var after uint64
