@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nexixai/agentos/api/client"
+	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/node"
 )
 
@@ -107,6 +109,9 @@ fingerprints are shown: compare them with the other side by another way, or have
 			}
 			defer c.close()
 			p, err := c.AcceptPeer(cmd.Context(), token, fingerprint)
+			if f, ok := errors.AsType[*fault.Error](err); ok && f.Code == fault.Forbidden && f.Details["scope"] == nil {
+				return &codedError{code: exitForbidden, err: err, hint: "ask who sent the invitation for a new one, and compare the fingerprints by another way"}
+			}
 			if err != nil {
 				return err
 			}

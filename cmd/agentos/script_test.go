@@ -52,11 +52,15 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PORT", strconv.Itoa(port))
 			env.Setenv("PORT2", strconv.Itoa(port+10))
 			env.Setenv("ADMIN_PORT", strconv.Itoa(port+4))
+			for i := range 5 { // of two nodes that are started by hand
+				env.Setenv("A"+strconv.Itoa(i), strconv.Itoa(port+i))
+				env.Setenv("B"+strconv.Itoa(i), strconv.Itoa(port+10+i))
+			}
 			env.Defer(func() { end(env.WorkDir) })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "json": printsJSON, "await": awaitRun, "killnode": killNode, "pidis": pidIs, "cancelall": cancelAll,
+			"exits": exits, "json": printsJSON, "await": awaitRun, "eventually": eventually, "killnode": killNode, "pidis": pidIs, "cancelall": cancelAll,
 		},
 	})
 }
@@ -95,6 +99,21 @@ func printsJSON(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("agentos %q prints what is no JSON: %v", args[1:], err)
 		}
 	}
+}
+
+// eventually is exits for what takes a while: it asks again until the code is the one: eventually CODE ARG...
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: eventually CODE ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		if exitCode(ts, args[1:]) == want {
+			return
+		}
+	}
+	ts.Fatalf("agentos %q: never the exit code %d", args[1:], want)
 }
 
 // awaitRun runs agentos until the standard output holds a run: await ARG...
