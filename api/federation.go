@@ -42,8 +42,11 @@ func (s *Server) federationTable() []Route {
 	}
 	forwarded := tenant("POST", "/v1/federation/runs:forward", tenancy.RunsCreate, (*call).acceptRun)
 	forwarded.MaxBody = forwardBodySize
+	ingest := tenant("POST", "/v1/federation/events:ingest", tenancy.EventsIngest, (*call).ingestEvents)
+	ingest.MaxBody = ingestBody
 	return []Route{
 		forwarded,
+		ingest,
 		tenant("GET", "/v1/federation/runs/{run_id}", tenancy.RunsRead, (*call).forwardedRun),
 		tenant("GET", "/v1/federation/runs/{run_id}/events", tenancy.RunsRead, (*call).forwardedEvents),
 		tenant("POST", "/v1/federation/runs/{run_id}:cancel", tenancy.RunsCancel, (*call).cancelForwarded),

@@ -17,6 +17,8 @@ import (
 type Executor interface {
 	Accept(ctx context.Context, by *forward.Caller, req *forward.Request, r *forward.RunRequest, create run.Request, meta run.Meta) (*forward.Forwarded, bool, uint64, error)
 	Cancel(ctx context.Context, by *forward.Caller, runID, correlationID string) (index uint64, err error)
+	// Ingest takes events that a peer pushes; by is nil for a principal of this organisation.
+	Ingest(ctx context.Context, by *forward.Caller, tenantID string, in forward.Ingest, events []json.RawMessage) (*forward.Ingested, uint64, error)
 	// Owns returns nil when the run is one that by forwarded; at, when it isn't nil, is the last event that by has of it.
 	Owns(ctx context.Context, r storage.Read, by *forward.Caller, runID string, at *forward.Place) error
 }
@@ -165,4 +167,28 @@ func (c *call) cancelForwarded() error {
 	}
 	c.index = index
 	return c.reply(http.StatusOK, member{"cancel", json.RawMessage(`{"heard":true}`)})
+}
+
+// ingestBody bounds events:ingest.
+const ingestBody = 4 << 20
+
+// ingestEvents takes events that a peer pushes of runs which it executes. On the API's own door nobody executes anything.
+func (c *call) ingestEvents() error {
+	var body struct {
+		Events []json.RawMessage `json:"events"`
+		Ingest forward.Ingest    `json:"ingest"`
+	}
+	if err := c.body(&body); err != nil {
+		return err
+	}
+	var by *forward.Caller
+	if c.peer != nil {
+		by = c.sender()
+	}
+	done, index, err := c.s.o.Executor.Ingest(c.ctx(), by, c.auth.TenantID, body.Ingest, body.Events)
+	if err != nil {
+		return err
+	}
+	c.index = index
+	return c.reply(http.StatusOK, member{"accepted", done.Accepted}, member{"rejected", done.Rejected}, member{"duplicates", done.Duplicates}, member{"rejections", done.Rejections})
 }

@@ -72,6 +72,7 @@ func (s *Server) table() []Route {
 		at("GET", "/v1/federation/peer/capabilities", tenancy.PeersRead, (*call).peerCapabilities),
 
 		at("POST", "/v1/federation/runs:forward", tenancy.RunsForward, (*call).forwardRun),
+		{Method: "POST", Template: "/v1/federation/events:ingest", Scope: tenancy.EventsIngest, MaxBody: ingestBody, serve: (*call).ingestEvents},
 		at("GET", "/v1/federation/runs/{run_id}", tenancy.RunsRead, (*call).getRun),
 		at("GET", "/v1/federation/runs/{run_id}/events", tenancy.EventsRead, (*call).runEvents),
 		at("POST", "/v1/federation/runs/{run_id}:cancel", tenancy.RunsCancel, (*call).cancelRun),

@@ -88,6 +88,7 @@ var samples = map[string]sample{
 	"DELETE /v1/admin/cluster/members/{stack_id}":       {status: 204},
 	"POST /v1/admin/cluster/join-tokens":                {status: 201},
 	"POST /v1/federation/runs:forward":                  {status: 200, body: `{"forward":{"run_request":{"agent_id":"agt_a","input":{"type":"text","text":"x"}}}}`},
+	"POST /v1/federation/events:ingest":                 {status: 400, body: `{"events":[],"ingest":{"source_stack_id":"stk_a"}}`},
 	"GET /v1/federation/runs/{run_id}":                  {status: 200, foreign: "run_id"},
 	"GET /v1/federation/runs/{run_id}/events":           {status: 200, foreign: "run_id"},
 	"POST /v1/federation/runs/{run_id}:cancel":          {status: 200, foreign: "run_id"},

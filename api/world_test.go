@@ -31,6 +31,7 @@ import (
 	"github.com/nexixai/agentos/model/provider/builtin"
 	"github.com/nexixai/agentos/model/route"
 	"github.com/nexixai/agentos/peer/cluster"
+	"github.com/nexixai/agentos/peer/forward"
 	"github.com/nexixai/agentos/peer/pairing"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust/trusttest"
@@ -132,6 +133,7 @@ func newWorldOf(t testing.TB, organization string, change func(*api.Options)) *w
 	modelCommands, policyCommands, meterCommands := model.Define(reg), policy.Define(reg), meter.Define(reg)
 	memberCommands, peeringCommands := registry.Define(reg), registry.DefinePeerings(reg)
 	runCommands := run.Define(reg, tenantCommands, agentCommands)
+	forwardCommands := forward.Define(reg, runCommands)
 	w := &world{t: t, org: trusttest.New(t, organization+".test"), federation: "127.0.0.1:8421"}
 	w.cut = storage.Define(reg, "test.cut", func(tx storage.Tx, a cutArgs) (none struct{}, err error) {
 		tx.DeleteRange(storage.Range{From: event.Key(a.TenantID, a.RunID, 0), To: event.Key(a.TenantID, a.RunID, a.Before)})
@@ -167,7 +169,8 @@ func newWorldOf(t testing.TB, organization string, change func(*api.Options)) *w
 		StackID: "stk_a", Runs: w.runs, Leases: sessions, Agents: w.catalog, Tenants: w.tenants, Gateway: gateway, Tools: tools, Deltas: hub.Delta,
 	})
 	o := api.Options{
-		Store: w.store, Tenants: w.tenants, Runs: w.runs, Events: hub, Catalog: w.catalog, Memory: w.memory, Models: gateway, Rulesets: w.sets, Prices: prices,
+		Executor: forward.NewExecutor(forward.ExecutorOptions{Store: w.store, Commands: forwardCommands, Runs: w.runs, ClusterID: record.ID}),
+		Store:    w.store, Tenants: w.tenants, Runs: w.runs, Events: hub, Catalog: w.catalog, Memory: w.memory, Models: gateway, Rulesets: w.sets, Prices: prices,
 		Cluster: nobody{}, Peerings: w.peerings, OpenAI: openai.Dialect{}, Denials: w, Observe: w.observe,
 		About: api.About{Version: "1.0", StackID: "stk_a", Organization: "acme", MaxConcurrentRuns: 16, Capabilities: map[string]bool{"events_stream": true}},
 	}

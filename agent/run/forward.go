@@ -36,6 +36,8 @@ type away struct {
 	// Mark is how long the journal was when the run was offered, the event OfferID being the last.
 	Mark    uint64 `json:"mark,omitempty"`
 	OfferID string `json:"offer_id,omitempty"`
+	// Pushed is up to which event the executor has pushed the journal by itself.
+	Pushed uint64 `json:"pushed,omitempty"`
 	// Given are the options that the request gave: the others are the executor's to choose.
 	Given given `json:"given"`
 	// Hops is how many more organisations the run may cross, Via those that it came through.

@@ -23,8 +23,10 @@ func (a away) Place(context.Context, run.Placing, bool) (*run.Placed, error) {
 	return &run.Placed{Targets: a, RouteID: "rte_one"}, nil
 }
 
-var globex = run.Target{PeeringID: "prg_1", Organization: "globex", ClusterID: "clu_g", StackID: "stk_g1", TenantID: "tnt_demo"}
-var initech = run.Target{PeeringID: "prg_2", Organization: "initech", ClusterID: "clu_i", StackID: "stk_i1", TenantID: "tnt_demo"}
+var (
+	globex  = run.Target{PeeringID: "prg_1", Organization: "globex", ClusterID: "clu_g", StackID: "stk_g1", TenantID: "tnt_demo"}
+	initech = run.Target{PeeringID: "prg_2", Organization: "initech", ClusterID: "clu_i", StackID: "stk_i1", TenantID: "tnt_demo"}
+)
 
 // mustAway makes a world whose runs go to targets, and a service that makes them.
 func mustAway(t *testing.T, targets ...run.Target) (*world, *run.Service) {

@@ -33,6 +33,7 @@ type Commands struct {
 	take   storage.Call[takeArgs, run.Taken]
 	refuse storage.Call[refuseArgs, run.Taken]
 	cancel storage.Call[cancelArgs, struct{}]
+	ingest storage.Call[ingestArgs, []run.Verdict]
 }
 
 // Define adds the commands to reg; runs are those of the same registry.
@@ -41,6 +42,7 @@ func Define(reg *storage.Registry, runs *run.Commands) *Commands {
 	c.take = storage.Define(reg, "forward.take", c.evalTake)
 	c.refuse = storage.Define(reg, "forward.refuse", c.evalRefuse)
 	c.cancel = storage.Define(reg, "forward.cancel", c.evalCancel)
+	c.ingest = storage.Define(reg, "forward.ingest", c.evalIngest)
 	return c
 }
 

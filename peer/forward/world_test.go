@@ -43,7 +43,7 @@ type cell struct {
 	hub      *event.Hub
 	queue    *queue.Commands
 	executor *forward.Executor
-	peerings *registry.PeeringCommands
+	put      storage.Call[[2]string, struct{}]
 }
 
 type nobody struct{}
@@ -68,7 +68,7 @@ func newCell(t *testing.T, name string, placer run.Placer) *cell {
 	c.queue = queue.Define(reg)
 	runCommands := run.Define(reg, tenantCommands, agentCommands)
 	commands := forward.Define(reg, runCommands)
-	put := storage.Define(reg, "test.put", func(tx storage.Tx, kv [2]string) (struct{}, error) {
+	c.put = storage.Define(reg, "test.put", func(tx storage.Tx, kv [2]string) (struct{}, error) {
 		tx.Set(kv[0], []byte(kv[1]))
 		return struct{}{}, nil
 	})
@@ -95,15 +95,21 @@ func newCell(t *testing.T, name string, placer run.Placer) *cell {
 	if _, _, err := c.tenants.EnsureTenant(t.Context(), create); err != nil {
 		t.Fatal(err)
 	}
-	peering, err := json.Marshal(acmePeering)
+	c.keep(t, &acmePeering)
+	c.store.Start()
+	return c
+}
+
+// keep puts a peering into the cell's store.
+func (c *cell) keep(t *testing.T, p *registry.Peering) {
+	t.Helper()
+	raw, err := json.Marshal(p)
 	if err == nil {
-		_, _, err = put.Do(t.Context(), c.store, "", [2]string{"peerings/records/" + acmePeering.ID, string(peering)})
+		_, _, err = c.put.Do(t.Context(), c.store, "", [2]string{"peerings/records/" + p.ID, string(raw)})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.store.Start()
-	return c
 }
 
 var acmePeering = registry.Peering{
