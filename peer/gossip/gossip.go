@@ -99,6 +99,7 @@ type Pool struct {
 	changes chan Member
 	wake    chan struct{}
 	cancel  context.CancelFunc
+	unplug  context.CancelFunc
 	wg      sync.WaitGroup
 }
 
@@ -139,10 +140,22 @@ func Join(o Options) (*Pool, error) {
 		cancel()
 		return nil, err
 	}
-	if p.list, err = memberlist.Create(conf); err != nil {
+	streams, err := bind(conf, &p.dropped)
+	if err == nil {
+		conf.Transport = streams
+		if p.list, err = memberlist.Create(conf); err != nil {
+			err = errors.Join(err, streams.Shutdown())
+		}
+	}
+	if err != nil {
 		cancel()
 		return nil, fault.New(fault.Unavailable, "Gossip can't listen on %s (UDP and TCP): %v.", o.Bind, err).With("service", "gossip").Because(err)
 	}
+	// The listeners can't end while nobody takes what they hold, so these two end after them.
+	wire, unplug := context.WithCancel(context.Background())
+	p.unplug = unplug
+	p.wg.Go(func() { streams.hear(wire) })
+	p.wg.Go(func() { streams.sift(wire) })
 	p.wg.Go(func() { p.tell(ctx) })
 	p.wg.Go(func() { p.seek(ctx) })
 	return p, nil
@@ -153,6 +166,7 @@ func (p *Pool) config() (*memberlist.Config, error) {
 	if p.o.Fast {
 		c.ProbeInterval, c.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
 		c.GossipInterval, c.SuspicionMult, c.PushPullInterval = 50*time.Millisecond, 3, 5*time.Second
+		c.TCPTimeout = 2 * time.Second
 	}
 	host, port, err := splitPort(p.o.Bind)
 	if err != nil {
@@ -390,6 +404,7 @@ func (p *Pool) Leave(ctx context.Context) error {
 func (p *Pool) Close() error {
 	p.cancel()
 	err := p.list.Shutdown()
+	p.unplug()
 	p.wg.Wait()
 	return err
 }

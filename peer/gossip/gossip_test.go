@@ -190,6 +190,57 @@ func TestPool_GarbageIsCountedAndToldOnce(t *testing.T) {
 	}
 }
 
+// A stranger needs no key to open streams; it must not take memory or the pool's ear by them.
+func TestPool_StreamsAreBounded(t *testing.T) {
+	k := key(t)
+	a := join(t, "stk_a", "clu_1", [][]byte{k})
+	label := append([]byte{244, 5}, "clu_1"...)
+	big := append(label, 10, 0x01, 0x00, 0x00, 0x00) // 16 MiB are to come, encrypted
+	conn, err := net.Dial("tcp", a.pool.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	sent := 0
+	for block := append(big, make([]byte, 64<<10)...); ; block = block[len(block)-(64<<10):] {
+		n, err := conn.Write(block)
+		if sent += n; err != nil {
+			break
+		}
+		if sent > 12<<20 {
+			t.Fatalf("%d bytes of a stranger were taken", sent)
+		}
+	}
+	var held []net.Conn
+	defer func() {
+		for _, c := range held {
+			_ = c.Close()
+		}
+	}()
+	before := a.pool.Dropped()
+	for range 100 {
+		c, err := net.Dial("tcp", a.pool.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+		_, _ = c.Write(big)
+	}
+	b := join(t, "stk_b", "clu_1", [][]byte{k}, a.pool.Addr())
+	for _, c := range held {
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			continue // told that it failed
+		}
+	}
+	if got := a.pool.Dropped() - before; got < 100-16 {
+		t.Errorf("%d of 100 streams were turned away", got)
+	}
+	a.until(t, "a member joins all the same", is("stk_b", gossip.Alive))
+	b.until(t, "and sees the other", is("stk_a", gossip.Alive))
+}
+
 func TestPool_RotateKeepsThePoolTogether(t *testing.T) {
 	k1, k2 := key(t), key(t)
 	a := join(t, "stk_a", "clu_1", [][]byte{k1})
