@@ -140,7 +140,7 @@ func Join(o Options) (*Pool, error) {
 		cancel()
 		return nil, err
 	}
-	streams, err := bind(conf, &p.dropped)
+	streams, err := bind(conf, o.Network, &p.dropped)
 	if err == nil {
 		conf.Transport = streams
 		if p.list, err = memberlist.Create(conf); err != nil {
@@ -198,11 +198,6 @@ func (p *Pool) config() (*memberlist.Config, error) {
 	c.Delegate, c.Events, c.Alive, c.Conflict = p, p, p, p
 	c.Logger = log.New(&levels{log: p.log, repeats: zaplog.NewRepeats(tellAgain), dropped: &p.dropped}, "", 0)
 	c.LogOutput = nil
-	if p.o.Network != nil {
-		if err := through(c, p.o.Network); err != nil {
-			return nil, fault.New(fault.Unavailable, "Gossip can't listen on %s (UDP and TCP): %v.", p.o.Bind, err).With("service", "gossip").Because(err)
-		}
-	}
 	return c, nil
 }
 

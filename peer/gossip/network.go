@@ -25,20 +25,6 @@ type carried struct {
 
 var _ memberlist.NodeAwareTransport = (*carried)(nil)
 
-// through has c send through network. It binds c's address, as memberlist would.
-func through(c *memberlist.Config, network Network) error {
-	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger})
-	if err != nil {
-		return err
-	}
-	if c.BindPort == 0 {
-		c.BindPort = t.GetAutoBindPort()
-		c.AdvertisePort = c.BindPort
-	}
-	c.Transport = &carried{t, network}
-	return nil
-}
-
 // WriteToAddress implements memberlist.NodeAwareTransport.
 func (c *carried) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
 	kept := slices.Clone(b)

@@ -36,7 +36,7 @@ const (
 
 // transport is memberlist's own, with bounds for the streams that others open.
 type transport struct {
-	*memberlist.NetTransport
+	memberlist.NodeAwareTransport
 	label   string
 	heard   chan net.Conn
 	packets chan *memberlist.Packet
@@ -46,8 +46,8 @@ type transport struct {
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-// bind listens as c says, and puts the port into c when the system chose it.
-func bind(c *memberlist.Config, dropped *atomic.Int64) (*transport, error) {
+// bind listens as c says, sends through network when there is one, and puts the port into c when the system chose it.
+func bind(c *memberlist.Config, network Network, dropped *atomic.Int64) (*transport, error) {
 	conf := &memberlist.NetTransportConfig{BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger}
 	nt, err := memberlist.NewNetTransport(conf)
 	for try := 1; err != nil && c.BindPort == 0 && try < bindTries && strings.Contains(err.Error(), "address already in use"); try++ {
@@ -60,7 +60,11 @@ func bind(c *memberlist.Config, dropped *atomic.Int64) (*transport, error) {
 		c.BindPort = nt.GetAutoBindPort()
 		c.AdvertisePort = c.BindPort
 	}
-	return &transport{NetTransport: nt, label: c.Label, heard: make(chan net.Conn), packets: make(chan *memberlist.Packet), slots: make(chan struct{}, maxStreams), dropped: dropped}, nil
+	var wire memberlist.NodeAwareTransport = nt
+	if network != nil {
+		wire = &carried{nt, network}
+	}
+	return &transport{NodeAwareTransport: wire, label: c.Label, heard: make(chan net.Conn), packets: make(chan *memberlist.Packet), slots: make(chan struct{}, maxStreams), dropped: dropped}, nil
 }
 
 // StreamCh implements memberlist.Transport.
@@ -75,7 +79,7 @@ func (t *transport) sift(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case packet := <-t.NetTransport.PacketCh():
+		case packet := <-t.NodeAwareTransport.PacketCh():
 			at := labelHeader + len(t.label)
 			if len(packet.Buf) > at && string(packet.Buf[labelHeader:at]) == t.label && packet.Buf[at] != sealVersion {
 				t.dropped.Add(1)
@@ -96,7 +100,7 @@ func (t *transport) hear(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case conn := <-t.NetTransport.StreamCh():
+		case conn := <-t.NodeAwareTransport.StreamCh():
 			select {
 			case t.slots <- struct{}{}:
 			default:
