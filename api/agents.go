@@ -48,10 +48,8 @@ func listSome[T any](c *call, plural string, get func(context.Context, storage.R
 	return list(c, plural, items, next)
 }
 
-func (c *call) getAgent() error   { return getOne(c, "agent", "agent_id", c.s.o.Catalog.GetAgent) }
-func (c *call) listAgents() error { return listSome(c, "agents", c.s.o.Catalog.ListAgents) }
-func (c *call) getTool() error    { return getOne(c, "tool", "tool_id", c.s.o.Catalog.GetTool) }
-func (c *call) listTools() error  { return listSome(c, "tools", c.s.o.Catalog.ListTools) }
+func (c *call) getTool() error   { return getOne(c, "tool", "tool_id", c.s.o.Catalog.GetTool) }
+func (c *call) listTools() error { return listSome(c, "tools", c.s.o.Catalog.ListTools) }
 
 func (c *call) putAgent() error {
 	name, err := c.ident("agent_id")

@@ -85,6 +85,12 @@ func (s *Server) table() []Route {
 		at("POST", "/v1/federation/peerings/{peering_id}:resume", tenancy.PlatformAdmin, setPeering(registry.PeeringActive)),
 		at("PUT", "/v1/federation/peerings/{peering_id}/exports", tenancy.PlatformAdmin, (*call).putExports),
 
+		at("GET", "/v1/federation/routes", tenancy.TenantsAdmin, (*call).listRoutes),
+		at("GET", "/v1/federation/routes/{route_id}", tenancy.TenantsAdmin, (*call).getRoute),
+		at("PUT", "/v1/federation/routes/{route_id}", tenancy.TenantsAdmin, (*call).putRoute),
+		at("DELETE", "/v1/federation/routes/{route_id}", tenancy.TenantsAdmin, (*call).deleteRoute),
+		at("POST", "/v1/federation/routes:explain", tenancy.TenantsAdmin, (*call).explainRoute),
+
 		admin("POST", "/v1/admin/tenants", (*call).createTenant),
 		admin("GET", "/v1/admin/tenants", (*call).listTenants),
 		admin("GET", "/v1/admin/tenants/{id}", (*call).getTenant),

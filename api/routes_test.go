@@ -92,6 +92,11 @@ var samples = map[string]sample{
 	"GET /v1/federation/runs/{run_id}":                  {status: 200, foreign: "run_id"},
 	"GET /v1/federation/runs/{run_id}/events":           {status: 200, foreign: "run_id"},
 	"POST /v1/federation/runs/{run_id}:cancel":          {status: 200, foreign: "run_id"},
+	"GET /v1/federation/routes":                         {status: 200},
+	"GET /v1/federation/routes/{route_id}":              {status: 200, foreign: "route_id"},
+	"PUT /v1/federation/routes/{route_id}":              {status: 200, body: `{"route":{"targets":[{"local":true}]}}`},
+	"DELETE /v1/federation/routes/{route_id}":           {status: 204, foreign: "route_id"},
+	"POST /v1/federation/routes:explain":                {status: 200, body: `{"run_request":{"agent_id":"agt_a"}}`},
 	"POST /v1/federation/peerings":                      {status: 201, body: `{}`},
 	"GET /v1/federation/peerings":                       {status: 200},
 	"GET /v1/federation/peerings/{peering_id}":          {status: 200},
@@ -133,7 +138,7 @@ func eachRoute(t *testing.T, test func(t *testing.T, w *world, r api.Route, s sa
 			}
 			values := map[string]string{
 				"run_id": runID, "agent_id": "agt_a", "tool_id": "tool.mine", "ns": "notes", "key": "k", "model_id": "builtin/echo-1",
-				"policy_id": "pol_a", "id": "tnt_a", "key_id": keyID, "stack_id": "stk_a", "peering_id": "prg_a",
+				"policy_id": "pol_a", "id": "tnt_a", "key_id": keyID, "stack_id": "stk_a", "peering_id": "prg_a", "route_id": "rte_a",
 			}
 			test(t, w, r, s, func(param, value string) string {
 				path := r.Template

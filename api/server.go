@@ -45,6 +45,9 @@ type Options struct {
 	Prices   Prices
 	Cluster  Cluster
 	Peerings Peerings
+	// Routes say where a tenant's runs go, Placement what comes of it.
+	Routes    Routes
+	Placement Placement
 	// Federation is what the federation door needs; nil means that there is none.
 	Federation *Federation
 	// Executor takes runs that other organisations forward.
@@ -143,7 +146,7 @@ func New(o Options) (*Server, error) {
 func (o *Options) validate() error {
 	for name, room := range map[string]any{
 		"Store": o.Store, "Tenants": o.Tenants, "Runs": o.Runs, "Events": o.Events, "Catalog": o.Catalog, "Memory": o.Memory, "Models": o.Models,
-		"Rulesets": o.Rulesets, "Prices": o.Prices, "Cluster": o.Cluster, "Peerings": o.Peerings, "OpenAI": o.OpenAI,
+		"Rulesets": o.Rulesets, "Prices": o.Prices, "Cluster": o.Cluster, "Peerings": o.Peerings, "Routes": o.Routes, "Placement": o.Placement, "OpenAI": o.OpenAI,
 	} {
 		if room == nil {
 			return fmt.Errorf("api: Options.%s is missing", name)

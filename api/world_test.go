@@ -33,6 +33,7 @@ import (
 	"github.com/nexixai/agentos/peer/cluster"
 	"github.com/nexixai/agentos/peer/forward"
 	"github.com/nexixai/agentos/peer/pairing"
+	"github.com/nexixai/agentos/peer/placement"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust/trusttest"
 	"github.com/nexixai/agentos/storage"
@@ -58,6 +59,8 @@ type world struct {
 	sets     *policy.Rulesets
 	cut      storage.Call[cutArgs, struct{}]
 	peerings *pairing.Service
+	routes   *placement.Routes
+	others   *others
 	door     *api.Server
 	org      trusttest.Org
 	// federation is where the federation door is to be found, if it's open.
@@ -112,6 +115,36 @@ func (nobody) SetState(context.Context, tenancy.Actor, string, registry.MemberSt
 	return &registry.Member{}, false, 1, nil
 }
 
+// others are the nodes around, and how they stand to acme.
+type others struct {
+	mu   sync.Mutex
+	list []placement.Peer
+}
+
+func (o *others) Nodes() []placement.Node {
+	return []placement.Node{{StackID: "stk_a", Region: "local"}}
+}
+
+func (o *others) Peers() (list []registry.Peer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range o.list {
+		list = append(list, o.list[i].Peer)
+	}
+	return list
+}
+
+func (o *others) ByID(peeringID string) (registry.Peering, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range o.list {
+		if o.list[i].PeeringID == peeringID {
+			return *o.list[i].Peering, true
+		}
+	}
+	return registry.Peering{}, false
+}
+
 // noFetch refuses to leave the house.
 type noFetch struct{}
 
@@ -132,7 +165,7 @@ func newWorldOf(t testing.TB, organization string, change func(*api.Options)) *w
 	tenantCommands, agentCommands, memoryCommands, queueCommands := tenancy.Define(reg), agent.Define(reg), memory.Define(reg), queue.Define(reg)
 	modelCommands, policyCommands, meterCommands := model.Define(reg), policy.Define(reg), meter.Define(reg)
 	memberCommands, peeringCommands := registry.Define(reg), registry.DefinePeerings(reg)
-	runCommands := run.Define(reg, tenantCommands, agentCommands)
+	runCommands, routeCommands := run.Define(reg, tenantCommands, agentCommands), placement.Define(reg)
 	forwardCommands := forward.Define(reg, runCommands)
 	w := &world{t: t, org: trusttest.New(t, organization+".test"), federation: "127.0.0.1:8421"}
 	w.cut = storage.Define(reg, "test.cut", func(tx storage.Tx, a cutArgs) (none struct{}, err error) {
@@ -160,10 +193,14 @@ func newWorldOf(t testing.TB, organization string, change func(*api.Options)) *w
 		tool.KindBuiltin: tool.NewBuiltin(tool.MemoryKV(w.memory), noFetch{}), tool.KindHTTP: tool.NewWebhook(noFetch{}),
 	}})
 	w.catalog = agent.New(agent.Options{Store: w.store, Commands: agentCommands, Builtins: tool.Builtins(), CheckTool: tools.Check})
+	w.routes, w.others = placement.NewRoutes(placement.RoutesOptions{Store: w.store, Commands: routeCommands}), new(others)
+	placer := placement.New(placement.Options{
+		Routes: w.routes, Agents: w.catalog, Nodes: w.others, Peers: w.others, Peerings: w.others, StackID: "stk_a", Organization: "acme",
+	})
 	hub := event.New(event.Options{Store: w.store, Heartbeat: heartbeat})
 	sessions := queue.New(queue.Options{Store: w.store, Commands: queueCommands, StackID: "stk_a", Region: "local", Workers: 16})
 	w.runs = run.New(run.Options{
-		Store: w.store, Commands: runCommands, QueueCommands: queueCommands, StackID: "stk_a", Organization: "acme", Region: "local", Session: sessions, Policy: gateway,
+		Store: w.store, Commands: runCommands, QueueCommands: queueCommands, StackID: "stk_a", Organization: "acme", Region: "local", Session: sessions, Policy: gateway, Placer: placer,
 	})
 	runtime := loop.New(loop.Options{
 		StackID: "stk_a", Runs: w.runs, Leases: sessions, Agents: w.catalog, Tenants: w.tenants, Gateway: gateway, Tools: tools, Deltas: hub.Delta,
@@ -171,7 +208,7 @@ func newWorldOf(t testing.TB, organization string, change func(*api.Options)) *w
 	o := api.Options{
 		Executor: forward.NewExecutor(forward.ExecutorOptions{Store: w.store, Commands: forwardCommands, Runs: w.runs, ClusterID: record.ID}),
 		Store:    w.store, Tenants: w.tenants, Runs: w.runs, Events: hub, Catalog: w.catalog, Memory: w.memory, Models: gateway, Rulesets: w.sets, Prices: prices,
-		Cluster: nobody{}, Peerings: w.peerings, OpenAI: openai.Dialect{}, Denials: w, Observe: w.observe,
+		Cluster: nobody{}, Peerings: w.peerings, Routes: w.routes, Placement: placer, OpenAI: openai.Dialect{}, Denials: w, Observe: w.observe,
 		About: api.About{Version: "1.0", StackID: "stk_a", Organization: "acme", MaxConcurrentRuns: 16, Capabilities: map[string]bool{"events_stream": true}},
 	}
 	if change != nil {
@@ -192,6 +229,7 @@ func newWorldOf(t testing.TB, organization string, change func(*api.Options)) *w
 		prices.Close()
 		gateway.Close()
 		hub.Close()
+		w.routes.Close()
 		w.store.Close()
 		w.tenants.Close()
 	})
@@ -225,6 +263,8 @@ func (w *world) furnish() {
 	_, _, _, err = w.memory.Put(w.t.Context(), by, memory.Write{Namespace: "notes", Key: "k", Value: json.RawMessage(`"a note"`)})
 	w.must(err)
 	_, _, _, err = w.sets.Put(w.t.Context(), by, policy.Ruleset{ID: "pol_a"})
+	w.must(err)
+	_, _, _, err = w.routes.Put(w.t.Context(), by, placement.Route{ID: "rte_a", Match: placement.Match{AgentID: "agt_far"}, Targets: []placement.Target{{Organization: "globex"}}})
 	w.must(err)
 	_, _, _, err = w.peerings.Invite(w.t.Context(), by, pairing.Wish{PeeringID: "prg_a"})
 	w.must(err)

@@ -16,14 +16,14 @@ func (n *Node) door() (*api.Server, error) {
 		scheme = "https"
 	}
 	d, err := api.New(api.Options{
-		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, Rulesets: w.rulesets, Prices: w.prices, Cluster: n.near.members, Peerings: n.pairing(), OpenAI: openaiwire.Dialect{},
+		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, Rulesets: w.rulesets, Prices: w.prices, Cluster: n.near.members, Peerings: n.pairing(), Routes: w.routes, Placement: w.placer, OpenAI: openaiwire.Dialect{},
 		Denials: w.denials, Observe: w.metrics.request, Dependencies: n.dependencies,
 		About: api.About{
 			Version: n.o.Build.Version, Commit: n.o.Build.GitSHA, BuiltAt: n.o.Build.Timestamp, StackID: who.StackID,
 			Organization: n.o.Organization, Region: n.o.Region, TrustDomain: n.o.TrustDomain, ClusterID: who.ClusterID, Mode: string(n.o.Mode),
 			StoreEpoch: n.near.roster.Load().Cluster().StoreEpoch, APIURL: scheme + "://" + n.o.APIAdvertise, FederationURL: "https://" + n.o.FederationAdvertise,
 			AdminURL: scheme + "://" + n.o.AdminListen, MaxConcurrentRuns: n.o.Workers, Backends: n.backends, Tiers: []string{"fast", "balanced", "premium"},
-			Capabilities: map[string]bool{"events_stream": true, "tenant_isolation": true, "runs_forward": false, "events_ingest": false, "tool_hosting": false},
+			Capabilities: features(),
 		},
 		Federation: &api.Federation{Active: n.activePeering, Members: n.federationAddresses, Load: n.load, InTouch: n.inTouch},
 		AdminApart: n.o.Mode == Prod, Logger: n.log.Named("api"),

@@ -22,6 +22,7 @@ import (
 	"github.com/nexixai/agentos/model/provider/builtin"
 	"github.com/nexixai/agentos/model/provider/openai"
 	"github.com/nexixai/agentos/model/route"
+	"github.com/nexixai/agentos/peer/placement"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/storage/replica"
@@ -48,6 +49,8 @@ type wiring struct {
 	gateway   *model.Gateway
 	rulesets  *policy.Rulesets
 	prices    *meter.Prices
+	routes    *placement.Routes
+	placer    *placement.Placer
 	runs      *run.Service
 	runtime   *loop.Runtime
 }
@@ -67,6 +70,7 @@ type commands struct {
 	meter    *meter.Commands
 	members  *registry.Commands
 	peerings *registry.PeeringCommands
+	routes   *placement.Commands
 }
 
 func define() commands {
@@ -76,6 +80,7 @@ func define() commands {
 	c.policy, c.meter = policy.Define(reg), meter.Define(reg)
 	c.run = run.Define(reg, c.tenancy, c.agent)
 	c.members, c.peerings = registry.Define(reg), registry.DefinePeerings(reg)
+	c.routes = placement.Define(reg)
 	return c
 }
 
@@ -214,9 +219,10 @@ func (n *Node) wireAgents(who identity) error {
 	w.sessions = queue.New(queue.Options{
 		Store: w.store, Commands: w.commands.queue, StackID: who.StackID, Region: n.o.Region, Workers: n.o.Workers, TTL: n.o.SessionTTL, Logger: n.log.Named("queue"),
 	})
+	n.wirePlacement()
 	w.runs = run.New(run.Options{
 		Store: w.store, Commands: w.commands.run, QueueCommands: w.commands.queue, StackID: who.StackID, Organization: n.o.Organization, Region: n.o.Region,
-		Session: w.sessions, Policy: w.gateway, Logger: n.log.Named("run"),
+		Session: w.sessions, Policy: w.gateway, Placer: w.placer, Logger: n.log.Named("run"),
 	})
 	n.down.push("runs", func(context.Context) error { w.runs.Close(); return nil })
 	w.runtime = loop.New(loop.Options{

@@ -48,7 +48,11 @@ func (s *Service) DryRun(ctx context.Context, by tenancy.Actor, agentID string, 
 	if err != nil {
 		return nil, err
 	}
-	out := &DryRun{Decision: Decision{Target: s.stackID}}
+	out := &DryRun{}
+	local, err := s.whither(ctx, by, args, &req, out)
+	if err != nil {
+		return nil, err
+	}
 	var tenant *tenancy.Tenant
 	policyID := ""
 	err = storage.Find(ctx, s.store, storage.Read{}, func(r storage.Snapshot) error {
@@ -58,21 +62,22 @@ func (s *Service) DryRun(ctx context.Context, by tenancy.Actor, agentID string, 
 		if tenant.Status != tenancy.Active {
 			return errDisabled()
 		}
-		if _, err := s.commands.admissible(r, args); err != nil {
-			return err
+		if local {
+			if _, err := s.commands.admissible(r, args); err != nil {
+				return err
+			}
+			ag, err := s.commands.agents.Agent(r, args.TenantID, agentID)
+			if err != nil {
+				return err
+			}
+			policyID = ag.PolicyID
 		}
-		ag, err := s.commands.agents.Agent(r, args.TenantID, agentID)
-		if err != nil {
-			return err
-		}
-		policyID = ag.PolicyID
 		out.Quotas, err = quota.Status(r, tenant, time.Now())
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	out.Candidates = []Candidate{s.local(args)}
 	if s.policy != nil {
 		auth := *by.Auth
 		auth.PolicyContext = args.PolicyContext
@@ -90,7 +95,38 @@ func (s *Service) DryRun(ctx context.Context, by tenancy.Actor, agentID string, 
 	return out, nil
 }
 
-// local is this cluster as a candidate.
+// whither fills in where the run would go, and reports whether that's here.
+func (s *Service) whither(ctx context.Context, by tenancy.Actor, a *createArgs, req *Request, out *DryRun) (local bool, err error) {
+	if s.placer == nil {
+		out.Decision.Target, out.Candidates = s.stackID, []Candidate{s.local(a)}
+		return true, nil
+	}
+	auth := *by.Auth
+	auth.PolicyContext = a.PolicyContext
+	asked := Placing{Auth: &auth, AgentID: a.AgentID, Request: req, Hops: MaxHops, Explain: true}
+	placed, err := s.placer.Place(ctx, asked, false)
+	if fault.Is(err, fault.NotFound) {
+		placed, err = s.placer.Place(ctx, asked, true)
+	}
+	if err != nil {
+		return false, err
+	}
+	out.Candidates = placed.Candidates
+	if placed.RouteID != "" {
+		out.Decision.RouteID = &placed.RouteID
+	}
+	switch {
+	case !placed.Local:
+		out.Decision.Target = placed.Targets[0].StackID
+	case len(placed.Candidates) > 0:
+		out.Decision.Target = placed.Candidates[0].StackID
+	default:
+		out.Decision.Target = s.stackID
+	}
+	return placed.Local, nil
+}
+
+// local is this cluster as a candidate, where nobody is asked for others.
 func (s *Service) local(a *createArgs) Candidate {
 	c := Candidate{StackID: s.stackID, Organization: s.org, Chosen: true, Reasons: []Reason{
 		{Check: "agent", OK: true, Detail: "The agent " + a.AgentID + " is hosted here."},

@@ -3,6 +3,8 @@ package run
 import (
 	"context"
 
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/tenancy"
 )
 
@@ -19,6 +21,23 @@ type Placing struct {
 	Via []string
 	// Explain asks for the candidates also where the choice is plain.
 	Explain bool
+}
+
+// Asking checks a request for a run and returns what a Placer is to be asked about it.
+func Asking(by *tenancy.Auth, agentID string, req *Request) (Placing, error) {
+	if !id.Valid(agentID) {
+		return Placing{}, fault.Invalid("agent_id", "An agent id is 1 to %d of [A-Za-z0-9._-].", id.MaxLen)
+	}
+	if req.Input.Type == "" {
+		req.Input.Type = "text"
+	}
+	if err := req.validate(); err != nil {
+		return Placing{}, err
+	}
+	auth := *by
+	var err error
+	auth.PolicyContext, err = tighten(auth.PolicyContext, req.PolicyContext)
+	return Placing{Auth: &auth, AgentID: agentID, Request: req, Hops: MaxHops}, err
 }
 
 // Selector is a caller's own wish of where a run is to go. Zero fields don't narrow.
