@@ -41,7 +41,7 @@ check:
 fmt:
 	$(GO) run $(GOFUMPT) -l -w .
 
-# All of it takes about thirteen minutes; ONLY=raft,gossip takes some measures only, ROUNDS=2 makes it shorter.
+# All of it takes ten to twenty minutes; ONLY=raft,gossip takes some measures only, ROUNDS=2 makes it shorter.
 bench: build
 	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) run ./tests/bench $(if $(ONLY),-only $(ONLY)) $(if $(ROUNDS),-rounds $(ROUNDS))
 

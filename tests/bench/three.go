@@ -88,21 +88,29 @@ func (b *bench) completeThree() error {
 	if err != nil {
 		return err
 	}
-	var one, spread, p50, p99 []float64
+	pids := []int{}
+	for _, n := range c.Nodes {
+		pids = append(pids, n.Pid())
+	}
+	var one, spread, p50, p99, cpu1, cpu3 []float64
 	for range b.rounds {
-		o, err := load(b.runsOrder("runs", threeSteps, 64), nil)
+		o, cost, err := costing(b.runsOrder("runs", threeSteps, 64), b.node.Pid())
 		if err != nil {
 			return err
 		}
-		r, err := load(c.order(b, "runs", threeSteps, 64, c.Nodes...), nil)
+		cpu1 = append(cpu1, cost)
+		r, cost, err := costing(c.order(b, "runs", threeSteps, 64, c.Nodes...), pids...)
 		if err != nil {
 			return err
 		}
+		cpu3 = append(cpu3, cost)
 		one, spread = append(one, rate(o)), append(spread, rate(r))
 		p50, p99 = append(p50, ms(median(r.Took))), append(p99, ms(quantile(r.Took, 0.99)))
 	}
 	b.table.add("one node: three-step runs, c=64", "1/s", one, nil, "")
 	b.table.add("three nodes: three-step runs, c=64 over all", "1/s", spread, one, "one node")
+	b.table.add("one node: processor time per run", "ms", cpu1, nil, "")
+	b.table.add("three nodes: processor time per run, all three", "ms", cpu3, cpu1, "one node")
 	b.table.add("three nodes: three-step run, c=64, p50", "ms", p50, nil, "")
 	b.table.add("three nodes: three-step run, c=64, p99", "ms", p99, nil, "")
 	if b.profile == "" {
@@ -118,4 +126,19 @@ func (b *bench) completeThree() error {
 		}
 	}
 	return nil
+}
+
+// costing carries o out and returns also the processor time, in ms, that pids have used for each of what it counts.
+func costing(o order, pids ...int) (r result, each float64, err error) {
+	used := func() (sum time.Duration) {
+		for _, pid := range pids {
+			d, failed := harness.CPU(pid)
+			err = errors.Join(err, failed)
+			sum += d
+		}
+		return sum
+	}
+	before := used()
+	r, failed := load(o, nil)
+	return r, ms(used()-before) / float64(r.Count), errors.Join(failed, err)
 }

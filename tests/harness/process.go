@@ -176,6 +176,25 @@ func RSS(pid int) (int64, error) {
 	return procKiB(pid, "VmRSS:")
 }
 
+// CPU returns the processor time that pid has used since its start.
+func CPU(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // behind the program's name, which may hold spaces
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat: %q", pid, text)
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * (time.Second / 100), err // USER_HZ is 100 on every Linux that Go runs on
+}
+
 // PeakRSS returns the highest resident memory of pid since its start, or since ResetPeak.
 func PeakRSS(pid int) (int64, error) { return procKiB(pid, "VmHWM:") }
 
