@@ -12,7 +12,7 @@ import (
 func (n *Node) pairing() *pairing.Service {
 	return pairing.New(pairing.Options{
 		Store: n.w.store, Commands: n.w.commands.peerings, Cluster: func() registry.Cluster { return n.near.roster.Load().Cluster() },
-		Addresses: n.federationAddresses, Denials: n.w.denials, Logger: n.log.Named("pairing"),
+		Addresses: n.federationAddresses, Denials: n.w.denials, Dial: n.dial(), Logger: n.log.Named("pairing"),
 	})
 }
 

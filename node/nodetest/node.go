@@ -16,6 +16,7 @@ import (
 	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/node"
 	"github.com/nexixai/agentos/peer/cluster"
+	"github.com/nexixai/agentos/peer/trust"
 )
 
 // The ports of every node, each at its own address.
@@ -155,6 +156,24 @@ func (m *Node) URL() string { return fmt.Sprintf("http://%s:%d", m.addr, portAPI
 
 // FederationAddr is where other organisations dial the node.
 func (m *Node) FederationAddr() string { return fmt.Sprintf("%s:%d", m.addr, portFederation) }
+
+// Credentials are the node's own, as it holds them on disk: with them a test may stand at another organisation's door as the
+// node would.
+func (m *Node) Credentials() *trust.Credentials {
+	m.c.tb.Helper()
+	file := func(name string) []byte {
+		raw, err := os.ReadFile(filepath.Join(m.dir, "trust", name))
+		if err != nil {
+			m.c.tb.Fatal(err)
+		}
+		return raw
+	}
+	c, err := trust.NewCredentials(file("node.crt"), file("node.key"), file("ca.crt"), nil)
+	if err != nil {
+		m.c.tb.Fatal(err)
+	}
+	return c
+}
 
 // Client returns a client of the node with the key of the cluster's administrator. It tries each call once. Any
 // goroutine may ask for it.

@@ -145,7 +145,7 @@ func (s *Service) askAt(ctx context.Context, addr, fingerprint string, body []by
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	tr := &http.Transport{
-		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSClientConfig: trust.PinnedClient(fingerprint, s.o.Now),
+		DialContext: s.dial, TLSClientConfig: trust.PinnedClient(fingerprint, s.o.Now),
 		TLSHandshakeTimeout: dialTimeout, DisableKeepAlives: true,
 	}
 	defer tr.CloseIdleConnections()
@@ -177,6 +177,12 @@ func (s *Service) askAt(ctx context.Context, addr, fingerprint string, body []by
 		return nil, fault.New(fault.Unavailable, "The federation door at %s answered something else than a peering.", place(addr)).Because(err)
 	}
 	return answer.Peering, nil
+}
+
+func (s *Service) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return s.o.Dial(ctx, network, address)
 }
 
 // bare is err without the URL that http puts before it.

@@ -2,6 +2,7 @@ package pairing
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,6 +32,8 @@ type Options struct {
 	Addresses func() []string
 	// Denials takes note of what was refused; nil means that it's not audited.
 	Denials interface{ Refused(audit.Record) }
+	// Dial opens the connection to an inviter's door; nil means the machine's own network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock; nil means time.Now.
 	Now    func() time.Time
 	Logger *zap.Logger
@@ -50,6 +53,9 @@ func New(o Options) *Service {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
 	}
 	return &Service{o: o, log: o.Logger, limits: newLimits(o.Now)}
 }
