@@ -77,6 +77,10 @@ func (s *Server) table() []Route {
 		at("GET", "/v1/federation/runs/{run_id}/events", tenancy.EventsRead, (*call).runEvents),
 		at("POST", "/v1/federation/runs/{run_id}:cancel", tenancy.RunsCancel, (*call).cancelRun),
 
+		at("GET", "/v1/federation/peers", tenancy.PeersRead, (*call).listPeers),
+		at("GET", "/v1/federation/peers/{stack_id}", tenancy.PeersRead, (*call).getPeer),
+		at("POST", "/v1/federation/peers/{stack_id}:ping", tenancy.PeersRead, (*call).pingPeer),
+
 		at("POST", "/v1/federation/peerings", tenancy.PlatformAdmin, (*call).createPeering),
 		at("GET", "/v1/federation/peerings", tenancy.PlatformAdmin, (*call).listPeerings),
 		at("GET", "/v1/federation/peerings/{peering_id}", tenancy.PlatformAdmin, (*call).getPeering),

@@ -48,6 +48,8 @@ type Options struct {
 	// Routes say where a tenant's runs go, Placement what comes of it.
 	Routes    Routes
 	Placement Placement
+	// Peers is the list of peers; nil means that there are none.
+	Peers Peers
 	// Federation is what the federation door needs; nil means that there is none.
 	Federation *Federation
 	// Executor takes runs that other organisations forward.

@@ -31,6 +31,7 @@ import (
 	"github.com/nexixai/agentos/model/provider/builtin"
 	"github.com/nexixai/agentos/model/route"
 	"github.com/nexixai/agentos/peer/cluster"
+	"github.com/nexixai/agentos/peer/contact"
 	"github.com/nexixai/agentos/peer/forward"
 	"github.com/nexixai/agentos/peer/pairing"
 	"github.com/nexixai/agentos/peer/placement"
@@ -145,6 +146,24 @@ func (o *others) ByID(peeringID string) (registry.Peering, bool) {
 	return registry.Peering{}, false
 }
 
+// acquaintances are a book with one peer.
+type acquaintances struct{}
+
+func (acquaintances) All() []registry.Peer {
+	return []registry.Peer{{
+		Info: registry.Info{StackID: "stk_a", Organization: "globex"}, Source: registry.FromPeering, State: registry.PeerAdmitted, PeeringID: "prg_a",
+		Capabilities: &registry.Capabilities{
+			Grants: []registry.Grant{{TenantID: "tnt_b", LocalTenantID: "tnt_x"}}, Agents: []registry.AgentOffered{{ID: "agt_theirs"}},
+		},
+	}}
+}
+
+func (acquaintances) Unreachable() []contact.Unreachable { return nil }
+
+func (acquaintances) Ping(context.Context, string) (*contact.Pong, error) {
+	return &contact.Pong{}, nil
+}
+
 // noFetch refuses to leave the house.
 type noFetch struct{}
 
@@ -208,7 +227,7 @@ func newWorldOf(t testing.TB, organization string, change func(*api.Options)) *w
 	o := api.Options{
 		Executor: forward.NewExecutor(forward.ExecutorOptions{Store: w.store, Commands: forwardCommands, Runs: w.runs, ClusterID: record.ID}),
 		Store:    w.store, Tenants: w.tenants, Runs: w.runs, Events: hub, Catalog: w.catalog, Memory: w.memory, Models: gateway, Rulesets: w.sets, Prices: prices,
-		Cluster: nobody{}, Peerings: w.peerings, Routes: w.routes, Placement: placer, OpenAI: openai.Dialect{}, Denials: w, Observe: w.observe,
+		Cluster: nobody{}, Peers: acquaintances{}, Peerings: w.peerings, Routes: w.routes, Placement: placer, OpenAI: openai.Dialect{}, Denials: w, Observe: w.observe,
 		About: api.About{Version: "1.0", StackID: "stk_a", Organization: "acme", MaxConcurrentRuns: 16, Capabilities: map[string]bool{"events_stream": true}},
 	}
 	if change != nil {

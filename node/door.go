@@ -11,20 +11,11 @@ import (
 
 // door makes the door of the API and the admin calls.
 func (n *Node) door() (*api.Server, error) {
-	w, who, scheme := &n.w, n.dir.id, "http"
-	if n.certs != nil {
-		scheme = "https"
-	}
+	w := &n.w
 	d, err := api.New(api.Options{
 		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, Rulesets: w.rulesets, Prices: w.prices, Cluster: n.near.members, Peerings: n.pairing(), Routes: w.routes, Placement: w.placer, OpenAI: openaiwire.Dialect{},
 		Denials: w.denials, Observe: w.metrics.request, Dependencies: n.dependencies,
-		About: api.About{
-			Version: n.o.Build.Version, Commit: n.o.Build.GitSHA, BuiltAt: n.o.Build.Timestamp, StackID: who.StackID,
-			Organization: n.o.Organization, Region: n.o.Region, TrustDomain: n.o.TrustDomain, ClusterID: who.ClusterID, Mode: string(n.o.Mode),
-			StoreEpoch: n.near.roster.Load().Cluster().StoreEpoch, APIURL: scheme + "://" + n.o.APIAdvertise, FederationURL: "https://" + n.o.FederationAdvertise,
-			AdminURL: scheme + "://" + n.o.AdminListen, MaxConcurrentRuns: n.o.Workers, Backends: n.backends, Tiers: []string{"fast", "balanced", "premium"},
-			Capabilities: features(),
-		},
+		About: n.about(), Peers: n.abroad.book,
 		Federation: &api.Federation{Active: n.activePeering, Members: n.federationAddresses, Load: n.load, InTouch: n.inTouch},
 		AdminApart: n.o.Mode == Prod, Logger: n.log.Named("api"),
 	})
@@ -32,6 +23,21 @@ func (n *Node) door() (*api.Server, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	return d, nil
+}
+
+// about is what this node says of itself.
+func (n *Node) about() api.About {
+	who, scheme := n.dir.id, "http"
+	if n.o.APITLSCertFile != "" {
+		scheme = "https"
+	}
+	return api.About{
+		Version: n.o.Build.Version, Commit: n.o.Build.GitSHA, BuiltAt: n.o.Build.Timestamp, StackID: who.StackID,
+		Organization: n.o.Organization, Region: n.o.Region, TrustDomain: n.o.TrustDomain, ClusterID: who.ClusterID, Mode: string(n.o.Mode),
+		StoreEpoch: n.near.roster.Load().Cluster().StoreEpoch, APIURL: scheme + "://" + n.o.APIAdvertise, FederationURL: "https://" + n.o.FederationAdvertise,
+		AdminURL: scheme + "://" + n.o.AdminListen, MaxConcurrentRuns: n.o.Workers, Backends: n.backends, Tiers: []string{"fast", "balanced", "premium"},
+		Capabilities: features(),
+	}
 }
 
 // dependencies is what readiness depends on, each asked from memory: a look at /readyz must not load what it looks at.

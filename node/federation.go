@@ -3,12 +3,16 @@ package node
 import (
 	"context"
 	"net"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nexixai/agentos/api"
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/negotiation"
+	"github.com/nexixai/agentos/peer/contact"
+	"github.com/nexixai/agentos/peer/gossip"
 	"github.com/nexixai/agentos/peer/link"
 	"github.com/nexixai/agentos/peer/registry"
 )
@@ -18,7 +22,9 @@ const outOfTouch = time.Minute
 
 // federation is what connects the node with other organisations.
 type federation struct {
-	door *link.Door
+	door  *link.Door
+	links *link.Links
+	book  *contact.Book
 	// heard is when this node last knew a leader, in Unix nanoseconds.
 	heard atomic.Int64
 }
@@ -48,6 +54,62 @@ func (n *Node) peerBundle(domain string) ([]byte, error) {
 	defer cancel()
 	p, err := n.activePeering(ctx, domain)
 	return p.Bundle, err
+}
+
+// wireAbroad makes what knows other organisations and calls at their doors.
+func (n *Node) wireAbroad() {
+	f := &n.abroad
+	f.links = link.New(link.Options{
+		Credentials: n.near.proof.creds, Peerings: n.near.peerings, ClusterID: n.dir.id.ClusterID, Logger: n.log.Named("link"),
+	})
+	n.down.push("links", func(context.Context) error { f.links.Close(); return nil })
+	f.book = contact.Open(contact.Options{
+		Store: n.w.store, Commands: n.w.commands.heard, Peerings: n.near.peerings, Links: f.links, Offer: n.offer, Members: n.ownNodes,
+		Logger: n.log.Named("contact"),
+	})
+	n.down.push("contacts", func(context.Context) error { f.book.Close(); return nil })
+}
+
+// offer is what this node can do, to be compared with what others can.
+func (n *Node) offer() negotiation.Offer {
+	a := n.about()
+	return negotiation.Offer{APIVersions: api.APIVersions(), Contract: api.Contract(), Supports: a.Capabilities, Limits: a.Limits()}
+}
+
+// ownNodes are this cluster's members, as entries of the list of peers. That they answer is rumour.
+func (n *Node) ownNodes() []registry.Peer {
+	rumours := make(map[string]gossip.State)
+	for _, m := range n.near.pool.Members() {
+		rumours[m.Name] = m.State
+	}
+	about, offer := n.about(), n.offer()
+	agreed := negotiation.Negotiate(offer, offer, negotiation.Need{})
+	caps := registry.Capabilities{
+		Supports: offer.Supports, Limits: offer.Limits, Contract: offer.Contract, Models: registry.ModelsOffered{Tiers: about.Tiers, Backends: about.Backends},
+	}
+	var list []registry.Peer
+	for _, m := range n.near.roster.Load().Members() {
+		if m.State == registry.Removed {
+			continue
+		}
+		self := m.StackID == n.dir.id.StackID
+		p := registry.Peer{Info: about.Info(), Source: registry.FromMember, State: registry.PeerAdmitted, Capabilities: &caps, Agreement: &agreed}
+		p.StackID, p.Region, p.Build = m.StackID, m.Region, registry.BuildInfo{Version: m.Version}
+		p.Endpoints = registry.Endpoints{StackA: m.APIURL, StackB: m.APIURL + api.StackBPrefix, Federation: m.FederationURL}
+		if u, err := url.Parse(m.FederationURL); err == nil {
+			p.Address = u.Host
+		}
+		if self {
+			p.Build = about.Info().Build
+			_, p.FreeSlots = n.load()
+		}
+		p.Reachable = self || rumours[m.StackID] == gossip.Alive
+		if p.Ready = p.Reachable && m.State == registry.Active; !p.Reachable {
+			p.Reason = "It is silent in the cluster's gossip."
+		}
+		list = append(list, p)
+	}
+	return list
 }
 
 // openFederation opens the door for other organisations. The port is already bound.

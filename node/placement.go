@@ -9,7 +9,9 @@ import (
 
 // features are what this node can do, by the names that are negotiated with.
 func features() map[string]bool {
-	return map[string]bool{"events_stream": true, "tenant_isolation": true, "runs_forward": false, "events_ingest": false, "tool_hosting": false}
+	return map[string]bool{
+		"events_stream": true, "tenant_isolation": true, "runs_forward": false, "events_ingest": false, "origin_run_ids": false, "tool_hosting": false,
+	}
 }
 
 // wirePlacement makes the rooms that decide where runs go.
@@ -18,7 +20,7 @@ func (n *Node) wirePlacement() {
 	w.routes = placement.NewRoutes(placement.RoutesOptions{Store: w.store, Commands: w.commands.routes, Logger: n.log.Named("routes")})
 	n.down.push("routes", func(context.Context) error { w.routes.Close(); return nil })
 	w.placer = placement.New(placement.Options{
-		Routes: w.routes, Agents: w.catalog, Nodes: placedNodes{n}, Peerings: n.near.peerings,
+		Routes: w.routes, Agents: w.catalog, Nodes: placedNodes{n}, Peers: n.abroad.book, Peerings: n.near.peerings,
 		StackID: n.dir.id.StackID, Organization: n.o.Organization, Supports: features(),
 	})
 }

@@ -71,6 +71,7 @@ type commands struct {
 	members  *registry.Commands
 	peerings *registry.PeeringCommands
 	routes   *placement.Commands
+	heard    *registry.HeardCommands
 }
 
 func define() commands {
@@ -81,6 +82,7 @@ func define() commands {
 	c.run = run.Define(reg, c.tenancy, c.agent)
 	c.members, c.peerings = registry.Define(reg), registry.DefinePeerings(reg)
 	c.routes = placement.Define(reg)
+	c.heard = registry.DefineHeard(reg)
 	return c
 }
 
@@ -121,6 +123,9 @@ func (n *Node) wire(ctx context.Context) error {
 	if err := n.wireModels(); err != nil {
 		return err
 	}
+
+	// Others, of whom Stack A is told.
+	n.wireAbroad()
 
 	// Stack A.
 	if err := n.wireAgents(who); err != nil {

@@ -26,6 +26,8 @@ const (
 	backlog    = 64
 	// tellAgain is how often callers that are refused are told of again.
 	tellAgain = time.Minute
+	// noteAgain is how often the same caller, refused for the same reason, is in the audit again.
+	noteAgain = time.Hour
 )
 
 // DoorOptions says how to open a federation door.
@@ -55,7 +57,8 @@ type Door struct {
 	closed bool
 
 	slots    chan struct{}
-	refusals *zaplog.Repeats
+	refusals *zaplog.Repeats // in the log
+	noted    *zaplog.Repeats // in the audit
 	refused  atomic.Int64
 	wg       sync.WaitGroup
 }
@@ -83,7 +86,7 @@ func OpenDoor(o DoorOptions) *Door {
 	}
 	d := &Door{
 		o: o, log: o.Logger, conf: o.Credentials.FederationServer(o.Bundles, nil), conns: make(chan net.Conn, backlog), done: make(chan struct{}),
-		open: make(map[*tracked]struct{}), slots: make(chan struct{}, handshakes), refusals: zaplog.NewRepeats(tellAgain),
+		open: make(map[*tracked]struct{}), slots: make(chan struct{}, handshakes), refusals: zaplog.NewRepeats(tellAgain), noted: zaplog.NewRepeats(noteAgain),
 	}
 	d.wg.Go(d.accept)
 	return d
@@ -226,9 +229,13 @@ func (d *Door) turnAway(conn net.Conn, why error) {
 	if d.o.Denials == nil || !identified { // what isn't TLS, or broke off, was no attempt to be somebody
 		return
 	}
+	left, tell := d.noted.Tell(host + " " + f.Message) // a peer that was suspended goes on asking
+	if !tell {
+		return
+	}
 	d.o.Denials.Refused(tenancy.AuditRecord{
 		Principal: "anonymous", Action: "federation.connect", Resource: "federation", Outcome: string(f.Code),
-		Details: map[string]any{"source": host, "reason": f.Message},
+		Details: map[string]any{"source": host, "reason": f.Message, "left_out": left},
 	})
 }
 

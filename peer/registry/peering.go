@@ -194,6 +194,8 @@ type Peer struct {
 	Address string `json:"address,omitempty"`
 	// Ready says that it takes new runs, as far as it has said so lately.
 	Ready bool `json:"ready"`
+	// FreeSlots is how many runs it said it could begin at once.
+	FreeSlots int `json:"free_slots"`
 	// Reason tells in a sentence why it isn't reachable or not usable; "" when there is nothing to tell.
 	Reason string `json:"reason,omitempty"`
 }
