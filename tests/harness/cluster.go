@@ -19,7 +19,9 @@ type Cluster struct {
 	binary  string
 	dir     string
 	starter *Starter
-	Nodes   []*Node
+	// Organization is whose cluster it is.
+	Organization string
+	Nodes        []*Node
 }
 
 // Node is one node of a Cluster.
@@ -42,7 +44,7 @@ type Node struct {
 // ended with the test.
 func NewCluster(tb testing.TB, binary string, starter *Starter, count int, args ...string) *Cluster {
 	tb.Helper()
-	c := &Cluster{tb: tb, binary: binary, dir: tb.TempDir(), starter: starter}
+	c := &Cluster{tb: tb, binary: binary, dir: tb.TempDir(), starter: starter, Organization: "acme"}
 	for i := range count {
 		c.AddNode(tb, fmt.Sprintf("stk_n%d", i+1), args...)
 	}
@@ -53,12 +55,18 @@ func NewCluster(tb testing.TB, binary string, starter *Starter, count int, args 
 // NewClusterOn is NewCluster with one node on each machine of a network.
 func NewClusterOn(tb testing.TB, binary string, starter *Starter, n *Network, args ...string) *Cluster {
 	tb.Helper()
-	c := &Cluster{tb: tb, binary: binary, dir: tb.TempDir(), starter: starter}
+	c := NewOrganization(tb, binary, starter, "acme")
 	for i, h := range n.Hosts {
 		c.AddNodeOn(tb, h, fmt.Sprintf("stk_n%d", i+1), args...)
 	}
 	c.AwaitVoters(tb, min(len(n.Hosts), 5))
 	return c
+}
+
+// NewOrganization is the cluster of an organisation, without a node yet.
+func NewOrganization(tb testing.TB, binary string, starter *Starter, organization string) *Cluster {
+	tb.Helper()
+	return &Cluster{tb: tb, binary: binary, dir: tb.TempDir(), starter: starter, Organization: organization}
 }
 
 // AddNodeOn is AddNode on a machine.
@@ -98,7 +106,7 @@ func (n *Node) Launch(tb testing.TB) {
 	argv = append(argv, n.args...)
 	if _, err := os.Stat(filepath.Join(n.DataDir, "trust", "node.crt")); err != nil {
 		if others := n.c.others(n); len(others) == 0 {
-			argv = append(argv, "--init", "--organization=acme")
+			argv = append(argv, "--init", "--organization="+n.c.Organization)
 		} else {
 			var doors []string
 			for _, o := range others {
