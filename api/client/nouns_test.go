@@ -16,6 +16,7 @@ import (
 	"github.com/nexixai/agentos/model"
 	"github.com/nexixai/agentos/model/meter"
 	"github.com/nexixai/agentos/model/policy"
+	"github.com/nexixai/agentos/peer/placement"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/tenancy"
 	"github.com/nexixai/agentos/tenancy/audit"
@@ -38,6 +39,9 @@ func TestNouns(t *testing.T) {
 		{client.Memory{}, memory.Item{}},
 		{client.MemoryQuery{}, memory.Query{}},
 		{client.MemoryResult{}, memory.Result{}},
+		{client.Route{}, placement.Route{}},
+		{client.TargetSelector{}, run.Selector{}},
+		{client.Host{}, placement.Host{}},
 		{client.Tenant{}, tenancy.Tenant{}},
 		{client.TenantCreate{}, tenancy.TenantCreate{}},
 		{client.Quotas{}, tenancy.Quotas{}},

@@ -139,12 +139,7 @@ type DryRun struct {
 		Target  string  `json:"target"`
 		RouteID *string `json:"route_id"`
 	} `json:"decision"`
-	Candidates []struct {
-		StackID      string   `json:"stack_id"`
-		Organization string   `json:"organization"`
-		Chosen       bool     `json:"chosen"`
-		Reasons      []Reason `json:"reasons"`
-	} `json:"candidates"`
+	Candidates    []Candidate    `json:"candidates"`
 	PolicyOutcome *PolicyOutcome `json:"policy_outcome"`
 	Quotas        []struct {
 		Name  string   `json:"name"`
@@ -152,6 +147,14 @@ type DryRun struct {
 		Used  float64  `json:"used"`
 		OK    bool     `json:"ok"`
 	} `json:"quotas"`
+}
+
+// Candidate is one place where a run could go, and why it would, or would not.
+type Candidate struct {
+	StackID      string   `json:"stack_id"`
+	Organization string   `json:"organization"`
+	Chosen       bool     `json:"chosen"`
+	Reasons      []Reason `json:"reasons"`
 }
 
 // Reason is one check, and how it went.
