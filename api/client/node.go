@@ -109,6 +109,8 @@ type Capabilities struct {
 	Tools []struct {
 		ID string `json:"tool_id"`
 	} `json:"tools"`
+	// Grants are what the asking organisation may do there, as the other side writes them; of a peer's capabilities only.
+	Grants []Grant `json:"grants"`
 	// Contract is the span of wire contracts that the node speaks.
 	Contract struct {
 		Min string `json:"min"`

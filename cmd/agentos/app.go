@@ -83,7 +83,7 @@ A node is found through the deployment that "agentos up" made (--state-dir, --or
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	root.AddCommand(
 		a.nodeCommand(), a.upCommand(), a.statusCommand(), a.validateCommand(), a.logsCommand(), a.redeployCommand(), a.restartCommand(), a.nukeCommand(),
-		a.runsCommand(), a.agentsCommand(), a.toolsCommand(), a.memoryCommand(), a.tenantsCommand(), a.keysCommand(), a.modelsCommand(), a.policyCommand(), a.usageCommand(), a.auditCommand(), a.clusterCommand(), a.peeringCommand(), a.routesCommand(), a.backupCommand(), a.restoreCommand(), a.versionCommand(),
+		a.runsCommand(), a.agentsCommand(), a.toolsCommand(), a.memoryCommand(), a.tenantsCommand(), a.keysCommand(), a.modelsCommand(), a.policyCommand(), a.usageCommand(), a.auditCommand(), a.clusterCommand(), a.peeringCommand(), a.peersCommand(), a.routesCommand(), a.backupCommand(), a.restoreCommand(), a.versionCommand(),
 	)
 	a.standardCommands(root)
 	refuseStrangers(root)

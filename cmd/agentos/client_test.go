@@ -406,6 +406,16 @@ func clientNode(t *testing.T, user, platform *client.Client) {
 	if c := must[*client.Capabilities](t)(user.PeerCapabilities(ctx)); len(c.Supports) == 0 || c.Contract.Max == "" || c.Digest == "" || len(c.Agents) == 0 || c.Limits["max_event_streams"] == 0 {
 		t.Errorf("%+v", c)
 	}
+	known := must[*client.Page[client.KnownPeer]](t)(user.Peers().Page(ctx, "", 0))
+	if len(known.Items) != 1 || known.Items[0].Source != "member" || !known.Items[0].Reachable || known.Items[0].Agreement == nil || !known.Items[0].Agreement.Usable {
+		t.Errorf("%+v", known.Items)
+	}
+	if p := must[*client.KnownPeer](t)(user.GetPeer(ctx, "stk_acme_node_01")); p.StackID != "stk_acme_node_01" || !p.Capabilities.Supports["tenant_isolation"] {
+		t.Errorf("%+v", p)
+	}
+	if _, err := user.PingPeer(ctx, "stk_nobody"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("ping of nobody: %v", err)
+	}
 	if cl := must[*client.Cluster](t)(platform.Cluster(ctx)); cl.Leader == nil || len(cl.Members) != 1 || cl.Members[0].Role != "voter" || cl.AppliedIndex == 0 {
 		t.Errorf("%+v", cl)
 	}
