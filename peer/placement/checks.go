@@ -308,13 +308,16 @@ func (d *decision) distance(o *option) {
 // live says whether the peer could take the run now. One that can't stays in question, behind those that can: the run waits.
 func (d *decision) live(o *option, p *Peer) {
 	switch {
+	case p.Reachable && p.Ready && p.FreeSlots > 0:
+		o.check("live", true, "", "It answers, and has room for %d more runs.", p.FreeSlots)
 	case p.Reachable && p.Ready:
-		o.check("live", true, "", "It answers, and takes new runs.")
-	case p.Reachable:
 		o.idle = 1
+		o.check("live", true, "", "It answers, and takes new runs, which wait for a free worker there.")
+	case p.Reachable:
+		o.idle = 2
 		o.check("live", true, "", "It answers, but takes no new runs at the moment; a run would wait for it.")
 	default:
-		o.idle = 2
+		o.idle = 3
 		o.check("live", true, "", "It doesn't answer at the moment%s; a run would wait for it.", because(p.Reason))
 	}
 }

@@ -58,8 +58,8 @@ type Peer struct {
 //
 // The tenant's most specific route that matches is the rule, and no other is asked: it alone says which places come into
 // question. Without one it's this cluster, or, for a caller with a selector, every place. What the selector, the agreement,
-// the grant, the class or the region doesn't allow is removed. Of what is left, places that answer go before places that
-// don't; then comes the preferred tier, then the weights, by a hash of the session, the user or the principal, so that the
+// the grant, the class or the region doesn't allow is removed. Of what is left, places that have room go before those that
+// don't, and those that answer before those that are away; then comes the preferred tier, then the weights, by a hash of the session, the user or the principal, so that the
 // same caller stays at the same place. Where that is a tie this cluster goes first.
 func Decide(in *Input) *run.Placed {
 	placed, _ := decide(in)
@@ -195,7 +195,7 @@ type option struct {
 	target run.Target
 
 	led    bool // the rule leads here
-	idle   int  // 0: takes runs now; 1: answers, and takes none; 2: doesn't answer
+	idle   int  // 0: has room; 1: takes runs; 2: answers, and takes none; 3: doesn't answer
 	second bool // lacks what is preferred
 	spare  bool // takes only what no other can
 	score  float64

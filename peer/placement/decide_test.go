@@ -32,7 +32,7 @@ func peering(org string) *registry.Peering {
 func peer(org, stackID string, change ...func(*placement.Peer)) placement.Peer {
 	p := placement.Peer{Peering: peering(org), Peer: registry.Peer{
 		Info:   registry.Info{StackID: stackID, Organization: org, ClusterID: "clu_" + org, Region: "eu-1"},
-		Source: registry.FromPeering, State: registry.PeerAdmitted, Reachable: true, Ready: true, PeeringID: "prg_" + org,
+		Source: registry.FromPeering, State: registry.PeerAdmitted, Reachable: true, Ready: true, FreeSlots: 4, PeeringID: "prg_" + org,
 		Capabilities: &registry.Capabilities{Agents: []registry.AgentOffered{{ID: agentID}}, Models: registry.ModelsOffered{Tiers: []string{"fast"}}},
 		Agreement:    &negotiation.Agreement{Usable: true, Contract: "1.2", Features: []string{"events_stream", "origin_run_ids", "runs_forward"}},
 	}}
@@ -290,6 +290,14 @@ func TestDecide_order(t *testing.T) {
 	if p.Targets[2].StackID != "stk_g2" {
 		t.Errorf("globex is asked at %s, which doesn't answer", p.Targets[2].StackID)
 	}
+	in.Peers[3].FreeSlots, in.Peers[2].FreeSlots = 0, 0
+	if p := placement.Decide(in); p.Targets[0].Organization != "hooli" {
+		t.Errorf("initech has no room, the spare has, and it goes to %s", p.Targets[0].Organization)
+	}
+	in.Peers[2].FreeSlots = 1
+	if p := placement.Decide(in); p.Targets[0].StackID != "stk_i1" {
+		t.Errorf("one node of initech has room, and it goes to %s", p.Targets[0].StackID)
+	}
 	in.Asked.Selector = &run.Selector{PreferredModelTier: "premium"}
 	in.Peers[4].Capabilities.Models.Tiers = []string{"fast", "premium"}
 	if p := placement.Decide(in); p.Targets[0].Organization != "hooli" {
@@ -378,7 +386,7 @@ func drawInput(t *rapid.T) *placement.Input {
 	for i := range rapid.IntRange(0, 5).Draw(t, "peers") {
 		in.Peers = append(in.Peers, peer(rapid.SampledFrom(orgs).Draw(t, "org"), fmt.Sprint("stk_", i), func(p *placement.Peer) {
 			p.Region = rapid.SampledFrom(regions).Draw(t, "p region")
-			p.Reachable, p.Ready = rapid.Bool().Draw(t, "reachable"), rapid.Bool().Draw(t, "ready")
+			p.Reachable, p.Ready, p.FreeSlots = rapid.Bool().Draw(t, "reachable"), rapid.Bool().Draw(t, "ready"), rapid.IntRange(0, 2).Draw(t, "free")
 			p.State = rapid.SampledFrom([]registry.PeerState{registry.PeerAdmitted, registry.PeerAdmitted, registry.PeerAdmitted, registry.PeerSeen}).Draw(t, "state")
 			p.Peering.Imports[0].MaxDataClassification = rapid.SampledFrom(classes).Draw(t, "bound")
 			p.Agreement.Features = append(p.Agreement.Features, rapid.SliceOfN(rapid.SampledFrom(features), 0, 1).Draw(t, "features")...)
