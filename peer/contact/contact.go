@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/internal/strictjson"
 	"github.com/nexixai/agentos/negotiation"
 	"github.com/nexixai/agentos/peer/link"
@@ -72,9 +73,12 @@ func (c *contact) keep(ctx context.Context) {
 			return
 		}
 		if err == nil {
-			c.failures = 0
-			err = c.learn(ctx, writes)
-		} else {
+			if err = c.learn(ctx, writes); err == nil {
+				c.failures = 0
+			}
+		}
+		if err != nil {
+			now = nil
 			c.failures++
 			c.stackID, c.infoTag, c.capsTag = "", "", "" // another may answer there next time
 		}
@@ -138,6 +142,8 @@ func (c *contact) exchange(ctx context.Context) (*answer, error) {
 		switch i := &who.Peer; {
 		case i.TrustDomain != p.TrustDomain || i.ClusterID != p.ClusterID || i.Organization != p.Organization:
 			return nil, fault.New(fault.Unavailable, "At TCP %s answers a node of the cluster %.64q of %.64q, not of %s of %s.", c.at.address, i.ClusterID, i.Organization, p.ClusterID, p.Organization)
+		case !id.Valid(i.StackID):
+			return nil, fault.New(fault.Unavailable, "At TCP %s answers a node of %s without a proper name.", c.at.address, p.Organization)
 		case c.stackID != "" && i.StackID != c.stackID:
 			return nil, fault.New(fault.Unavailable, "At TCP %s %s says that it is %.64q.", c.at.address, c.stackID, i.StackID)
 		}
