@@ -349,7 +349,8 @@ func TestDoor_BruteForce(t *testing.T) {
 	}
 }
 
-// Where the admin calls stand apart, the public door doesn't know them, and theirs knows nothing else but health.
+// Where the admin calls stand apart, the public door doesn't know them, and theirs knows nothing else but health and what
+// the platform's administrator alone may do.
 func TestDoor_AdminApart(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
@@ -364,7 +365,7 @@ func TestDoor_AdminApart(t *testing.T) {
 		}
 		for path, want := range map[string][2]int{ // at the public door when apart, at the admin's
 			"/v1/admin/tenants": {404, 200}, "/v1/admin/audit": {404, 200}, "/v1/admin/prices": {404, 200}, "/v1/admin/cluster": {404, 200},
-			"/v1/runs": {200, 404}, "/v1/usage": {200, 404}, "/healthz": {200, 200}, "/readyz": {200, 200},
+			"/v1/federation/peerings": {200, 200}, "/v1/runs": {200, 404}, "/v1/usage": {200, 404}, "/healthz": {200, 200}, "/readyz": {200, 200},
 		} {
 			public := want[0]
 			if !apart {

@@ -56,6 +56,15 @@ func (n *Node) peerBundle(domain string) ([]byte, error) {
 	return p.Bundle, err
 }
 
+// keptBundle is peerBundle as far as this node's copy knows.
+func (n *Node) keptBundle(domain string) ([]byte, error) {
+	p, ok := n.near.peerings.Active(domain)
+	if !ok {
+		return nil, fault.New(fault.Forbidden, "There is no peering with %s in force.", domain)
+	}
+	return p.Bundle, nil
+}
+
 // wireAbroad makes what knows other organisations and calls at their doors.
 func (n *Node) wireAbroad() {
 	f := &n.abroad
@@ -119,7 +128,7 @@ func (n *Node) openFederation(ln net.Listener, calls *api.Server) {
 		Listener: ln, Credentials: n.near.proof.creds, Bundles: n.peerBundle, Denials: n.w.denials, Logger: log,
 	})
 	n.near.peerings.Listen(func() {
-		f.door.Cut(func(domain string) bool { _, ok := n.near.peerings.Active(domain); return ok })
+		f.door.Cut(n.keptBundle)
 	})
 	s := api.HTTP(calls.FederationHandler(), log)
 	n.serveBy("federation", s, func() error { return s.Serve(f.door) })

@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,7 +71,8 @@ var _ net.Listener = (*Door)(nil)
 type tracked struct {
 	net.Conn
 	door *Door
-	who  trust.ID // zero: no certificate
+	who  trust.ID          // zero: no certificate
+	leaf *x509.Certificate // proves who, by the bundle that was kept then
 }
 
 func (c *tracked) Close() error {
@@ -130,16 +133,21 @@ func (d *Door) Close() error {
 	}
 }
 
-// Cut closes the connections of organisations that allowed does not hold for.
-func (d *Door) Cut(allowed func(trustDomain string) bool) {
+// Cut closes the connections whose certificates the bundles of now don't vouch for: of a peering that isn't in force, and of
+// one that was revoked and made anew with another CA before this node heard of either. kept answers from memory.
+func (d *Door) Cut(kept trust.Bundles) {
 	d.mu.Lock()
+	open := slices.Collect(maps.Keys(d.open))
+	d.mu.Unlock()
 	var out []*tracked
-	for c := range d.open {
-		if c.who != (trust.ID{}) && !allowed(c.who.TrustDomain) {
+	for _, c := range open {
+		if c.leaf == nil {
+			continue
+		}
+		if _, err := trust.VerifyPeer(c.leaf, kept, time.Now()); err != nil {
 			out = append(out, c)
 		}
 	}
-	d.mu.Unlock()
 	for _, c := range out {
 		d.log.Info("cut a connection: its peering is not in force", zap.Stringer("peer", c.who), zap.Stringer("remote", c.RemoteAddr()))
 		_ = c.Close()
@@ -185,6 +193,7 @@ func (d *Door) greet(conn net.Conn) {
 	if shown := t.ConnectionState().PeerCertificates; len(shown) > 0 {
 		leaf = shown[0]
 		raw.who, _ = trust.IDOf(leaf) // the handshake has proven it
+		raw.leaf = leaf
 	}
 	d.mu.Lock()
 	if d.closed {
@@ -196,7 +205,7 @@ func (d *Door) greet(conn net.Conn) {
 	d.mu.Unlock()
 	// From here on Cut finds it. What was cut off between the handshake and here is not let in either.
 	if leaf != nil {
-		if _, err := d.o.Bundles(raw.who.TrustDomain); err != nil {
+		if _, err := trust.VerifyPeer(leaf, d.o.Bundles, time.Now()); err != nil {
 			d.turnAway(conn, err)
 			_ = t.Close()
 			return

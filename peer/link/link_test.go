@@ -46,11 +46,6 @@ func (r *relations) Listen(heard func()) {
 	r.ears = append(r.ears, heard)
 }
 
-func (r *relations) active(domain string) bool {
-	_, err := r.bundle(domain)
-	return err == nil
-}
-
 func (r *relations) bundle(domain string) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,7 +106,7 @@ func newPair(t *testing.T, serve http.HandlerFunc) *pairOf {
 		t.Fatal(err)
 	}
 	p.door = link.OpenDoor(link.DoorOptions{Listener: ln, Credentials: p.globex.Node("stk_g"), Bundles: p.theirs.bundle, Denials: &p.noted})
-	p.theirs.Listen(func() { p.door.Cut(p.theirs.active) })
+	p.theirs.Listen(func() { p.door.Cut(p.theirs.bundle) })
 	s := &http.Server{
 		ReadHeaderTimeout: time.Minute,
 		ConnState: func(_ net.Conn, s http.ConnState) {

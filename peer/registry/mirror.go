@@ -19,9 +19,8 @@ const freshWithin = 3 * time.Second
 // Peerings are the relations to other organisations in memory, kept up by the store's watch. Safe for concurrent use.
 //
 // Whoever holds connections of a peering (the federation door, the links) listens, and closes at once what belongs to a
-// peering that isn't active any more:
-//
-//	peerings.Listen(func() { door.Cut(func(domain string) bool { _, ok := peerings.Active(domain); return ok }) })
+// peering that isn't active any more, or whose bundle is another: a node that was cut off may hear of a peering that was
+// revoked and made anew all at once.
 //
 // Changes come within moments of the command, at every node, so that a suspended or revoked peering is cut off long before
 // the 5 s that are promised.
