@@ -20,19 +20,28 @@ func (a *app) agentsListCommand() *cobra.Command {
 	var p page
 	cmd := &cobra.Command{
 		Use:     "list",
-		Short:   "List agents",
+		Short:   "List agents, those too that runs are routed to",
 		Example: "  agentos agents list",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return listing[client.Agent]{
 				role: roleUser, plural: "agents", from: (*client.Client).Agents,
-				row:   func(t *table, v client.Agent) { t.row(v.ID, v.Name, v.Version, v.Status, v.ModelRef, v.ToolIDs) },
-				heads: []string{"agent", "name", "version", "status", "model", "tools"},
+				row:   func(t *table, v client.Agent) { t.row(v.ID, v.Name, v.Version, v.Status, v.ModelRef, v.ToolIDs, hostedBy(v)) },
+				heads: []string{"agent", "name", "version", "status", "model", "tools", "hosted by"},
 			}.show(cmd.Context(), a, p)
 		},
 	}
 	p.flags(cmd)
 	return cmd
+}
+
+// hostedBy names where an agent is that isn't here.
+func hostedBy(v client.Agent) []string {
+	list := make([]string, len(v.HostedBy))
+	for i, h := range v.HostedBy {
+		list[i] = h.Organization + "/" + h.StackID
+	}
+	return list
 }
 
 func (a *app) agentsGetCommand() *cobra.Command {
@@ -66,6 +75,9 @@ func (a *app) printAgent(c *conn, v *client.Agent) error {
 		t.row("tools", v.ToolIDs)
 		t.row("description", v.Description)
 		t.row("instructions", v.Instructions)
+		if len(v.HostedBy) > 0 {
+			t.row("hosted by", hostedBy(*v))
+		}
 	})
 }
 

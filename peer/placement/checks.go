@@ -20,7 +20,7 @@ func (o *option) check(name string, ok bool, missing, format string, args ...any
 	o.Reasons = append(o.Reasons, run.Reason{Check: name, OK: ok, Detail: fmt.Sprintf(format, args...)})
 	if !ok {
 		o.ok = false
-		if o.led {
+		if o.led && missing != "" {
 			o.missing = append(o.missing, missing)
 		}
 	}
@@ -234,7 +234,7 @@ func (d *decision) granted(o *option, p *Peer) {
 	}
 	if len(grants) == 0 {
 		o.check("grant", false, "grant:"+d.tenantID, "%s grants nothing to the tenant %s.", p.Organization, d.tenantID)
-		o.check("classification", false, "classification:"+d.class, "Without a grant no data may cross.")
+		o.check("classification", false, "", "Without a grant no data may cross.")
 		return
 	}
 	slices.SortFunc(grants, func(a, b registry.Grant) int { return strings.Compare(a.TenantID, b.TenantID) })
@@ -253,15 +253,15 @@ func (d *decision) granted(o *option, p *Peer) {
 	}
 	class, bound := d.class, best.MaxDataClassification
 	if class == "" {
-		class = "no class"
+		class = "none"
 	}
 	switch {
 	case !d.within(best):
-		o.check("classification", false, "classification:"+d.class, "Data of %s may not go there; %s may at most.", class, bound)
+		o.check("classification", false, "classification:"+d.class, "Data of class %s may not go there; class %s may at most.", class, bound)
 	case bound == "":
 		o.check("classification", true, "", "The grant sets no bound to the class of data.")
 	default:
-		o.check("classification", true, "", "Data of %s may go there; up to %s may.", class, bound)
+		o.check("classification", true, "", "Data of class %s may go there; up to %s may.", class, bound)
 	}
 }
 
