@@ -143,7 +143,10 @@ func (s *Service) make(ctx context.Context, args *createArgs, by *tenancy.Auth, 
 		return done, index, err
 	}
 	// There is no such agent here; a route to one may have been made at another node a moment ago.
-	if again := s.place(ctx, args, by, req, meta, true); again != nil || args.Away == nil {
+	switch again := s.place(ctx, args, by, req, meta, true); {
+	case again != nil && !fault.Is(again, fault.NotFound): // there is one, and it refuses the run
+		return created{}, 0, again
+	case again != nil || args.Away == nil:
 		return done, index, err
 	}
 	return s.commands.create.Do(ctx, s.store, "", *args)

@@ -26,7 +26,9 @@ func (a *app) agentsListCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return listing[client.Agent]{
 				role: roleUser, plural: "agents", from: (*client.Client).Agents,
-				row:   func(t *table, v client.Agent) { t.row(v.ID, v.Name, v.Version, v.Status, v.ModelRef, v.ToolIDs, hostedBy(v)) },
+				row: func(t *table, v client.Agent) {
+					t.row(v.ID, v.Name, v.Version, v.Status, v.ModelRef, v.ToolIDs, hostedBy(v))
+				},
 				heads: []string{"agent", "name", "version", "status", "model", "tools", "hosted by"},
 			}.show(cmd.Context(), a, p)
 		},
