@@ -480,6 +480,29 @@ func TestPeerings_ExportsAreChecked(t *testing.T) {
 	}
 }
 
+// An accepter whose answer was lost asks again, and has its peering then.
+func TestPeerings_AnswerLost(t *testing.T) {
+	t.Parallel()
+	acme, globex, acmeKey, globexKey := two(t)
+	token, peeringID := acme.invite(acmeKey, `{}`)
+	inv, err := trust.ParseInvitation(token)
+	acme.must(err)
+	party := trust.Party{Organization: "globex", TrustDomain: "globex.test", ClusterID: "clu_globex", CA: globex.org.Fingerprint(), Addresses: []string{globex.federation}}
+	raw, err := json.Marshal(pairing.JoinRequest{
+		PeeringID: peeringID, Organization: party.Organization, TrustDomain: party.TrustDomain, ClusterID: party.ClusterID, Fingerprint: party.CA,
+		Bundle: string(globex.org.CA.CertificatePEM()), Addresses: party.Addresses, Nonce: "n",
+		Proof: trust.Prove(inv.Key(), trust.Terms{PeeringID: peeringID, InviterCA: inv.CA, InviterCluster: inv.ClusterID, Accepter: party, Nonce: "n"}),
+	})
+	acme.must(err)
+	if a := acme.joinWith(string(raw)); a.StatusCode != 200 {
+		t.Fatalf("%d %s", a.StatusCode, a.raw)
+	}
+	globex.want(201, request{method: "POST", path: peerings, key: globexKey, body: accepting(token)})
+	if n := len(acme.acts("peering.join")); n != 1 {
+		t.Errorf("audited %d times", n)
+	}
+}
+
 // An inviter that does not answer is named with protocol, address and reason, and asked again at its other doors.
 func TestPeerings_InviterAway(t *testing.T) {
 	t.Parallel()

@@ -329,11 +329,8 @@ func (a *PeeringAccept) do(tx storage.Tx) error {
 	if err := a.Inviter.Validate(); err != nil {
 		return err
 	}
-	if err := validGrants("imports", a.Imports); err != nil {
-		return err
-	}
 	p := Peering{ID: a.PeeringID, Exports: []Grant{}, Imports: a.Imports, CreatedAt: tx.Now()}
-	if p.Imports == nil {
+	if p.Imports == nil || validGrants("imports", p.Imports) != nil { // of a version that can say more; the inviter has said yes already
 		p.Imports = []Grant{}
 	}
 	if err := pair(tx, &p, a.Inviter, a.Bundle); err != nil {

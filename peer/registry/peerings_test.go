@@ -206,3 +206,24 @@ func TestPeerings_FollowsAndLooksAfresh(t *testing.T) {
 		t.Errorf("a revoked peering was resumed: %v", err)
 	}
 }
+
+// What an inviter of another version grants may not be understood here; the peering is made all the same, for the inviter has
+// recorded it already, and the grants are told again.
+func TestPeering_AcceptsWhatItCantRead(t *testing.T) {
+	acme, globex := newCell(t, "acme"), newCell(t, "globex")
+	i := acme.invite("prg_1", time.Hour)
+	done, _, err := globex.cmd.Accept.Do(t.Context(), globex.store, "", registry.PeeringAccept{
+		ID: "y", PeeringID: i.PeeringID, Inviter: acme.party, Bundle: acme.org.CA.CertificatePEM(), By: by,
+		Imports: []registry.Grant{{TenantID: "tnt_a", LocalTenantID: "tnt_b", Scopes: []tenancy.Scope{"runs:dream"}, MaxDataClassification: "cosmic"}},
+	})
+	if err != nil || done.Peering.State != registry.PeeringActive || done.Peering.Imports == nil || len(done.Peering.Imports) > 0 {
+		t.Errorf("%+v, %v", done.Peering, err)
+	}
+	// A scope alone does no harm.
+	p, _, err := globex.cmd.SetImports.Do(t.Context(), globex.store, "", registry.PeeringChange{
+		PeeringID: i.PeeringID, By: by, Grants: []registry.Grant{{TenantID: "tnt_a", LocalTenantID: "tnt_b", Scopes: []tenancy.Scope{"runs:dream"}}},
+	})
+	if err != nil || len(p.Imports) != 1 {
+		t.Errorf("%+v, %v", p.Imports, err)
+	}
+}
