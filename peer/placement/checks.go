@@ -83,6 +83,9 @@ func (d *decision) rules(o *option) {
 	switch {
 	case d.route != nil && o.led:
 		o.check("route", true, "", "The route %s leads here.", d.route.ID)
+	case d.route != nil && slices.ContainsFunc(d.route.Targets, func(t Target) bool { return t.StackID == o.StackID }):
+		o.led = true
+		o.check("route", false, "route:"+o.StackID, "The route %s names this node, and nodes of several organisations have the name: name the organisation instead.", d.route.ID)
 	case d.route != nil:
 		o.check("route", false, "", "The route %s is the one for this run, and it doesn't lead here.", d.route.ID)
 	case d.free:
@@ -96,8 +99,8 @@ func (d *decision) rules(o *option) {
 	var off []string
 	if s.StackID != "" {
 		o.named = o.named || s.StackID == o.StackID
-		if s.StackID != o.StackID {
-			off = append(off, "stack_id "+s.StackID)
+		if s.StackID != o.StackID || s.Organization == "" && d.namesake(o) {
+			off = append(off, "stack_id "+s.StackID+one(s.StackID == o.StackID))
 		}
 	}
 	if s.Organization != "" && s.Organization != o.Organization {
@@ -110,6 +113,14 @@ func (d *decision) rules(o *option) {
 	default:
 		o.check("selector", true, "", "It is what the caller asks for.")
 	}
+}
+
+// one says of a name that is right that it isn't enough.
+func one(right bool) string {
+	if right {
+		return ", which is the name of several organisations' nodes, without saying whose"
+	}
+	return ""
 }
 
 // resides keeps a run in the region that it's bound to, and in the one that the caller asks for. A place of unknown region

@@ -239,7 +239,7 @@ func (d *decision) weigh(o *option) bool {
 	led := false
 	for i := range d.route.Targets {
 		t := &d.route.Targets[i]
-		if !t.leads(o) {
+		if !t.leads(o) || t.StackID != "" && d.namesake(o) {
 			continue
 		}
 		w := t.weight()
@@ -255,6 +255,18 @@ func (d *decision) weigh(o *option) bool {
 		led = true
 	}
 	return led
+}
+
+// namesake reports whether o, another organisation's node, has a name that somebody else's node has too. A node is named by
+// its owner, so such a name says nothing: who is paired with us could take it to get what is meant for another.
+func (d *decision) namesake(o *option) bool {
+	if o.local {
+		return false
+	}
+	return slices.ContainsFunc(d.in.Here.Nodes, func(n Node) bool { return n.StackID == o.StackID }) ||
+		slices.ContainsFunc(d.in.Peers, func(p Peer) bool {
+			return p.StackID == o.StackID && p.Organization != o.Organization && p.State == registry.PeerAdmitted
+		})
 }
 
 // leads reports whether t leads to o.

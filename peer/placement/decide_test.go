@@ -339,6 +339,43 @@ func TestDecide_weights(t *testing.T) {
 	}
 }
 
+// TestDecide_namesake: a node is named by its owner. Who takes another's name does not get what is meant for that one.
+func TestDecide_namesake(t *testing.T) {
+	in := world(func(in *placement.Input) {
+		in.Routes[0].Targets = []placement.Target{{StackID: "stk_g1", Weight: weight(1)}}
+		in.Peers = append(in.Peers, peer("mallory", "stk_g1"), peer("mallory", "stk_a1"))
+	})
+	if p := placement.Decide(in); len(p.Targets) > 0 {
+		t.Errorf("a name of two leads to %+v", p.Targets)
+	}
+	in.Routes[0].Targets = append(in.Routes[0].Targets, placement.Target{Organization: "globex", Weight: weight(0)})
+	if p := placement.Decide(in); len(p.Targets) != 1 || p.Targets[0].Organization != "globex" {
+		t.Errorf("by the organisation's name it goes to %+v", p.Targets)
+	}
+	in.Routes, in.Here.Agent = nil, true
+	for _, selector := range []run.Selector{{StackID: "stk_a1"}, {StackID: "stk_g1"}, {StackID: "stk_g1", Organization: "globex"}} {
+		in.Asked.Selector = &selector
+		for _, target := range placement.Decide(in).Targets {
+			if target.Organization != selector.Organization {
+				t.Errorf("the wish %+v leads to %+v", selector, target)
+			}
+		}
+	}
+	if p := placement.Decide(in); len(p.Targets) != 1 {
+		t.Errorf("with the organisation said, it goes to %+v", p.Targets)
+	}
+	in.Asked.Selector = nil
+	in.Routes = []*placement.Route{{ID: "rte_s", Targets: []placement.Target{{StackID: "stk_a1", Weight: weight(1)}}}}
+	if p := placement.Decide(in); !p.Local || p.StackID != "stk_a1" {
+		t.Errorf("our own node's name leads to %+v", p)
+	}
+	in.Peers[1].State = registry.PeerSuspended
+	in.Routes[0].Targets[0].StackID = "stk_g1"
+	if p := placement.Decide(in); len(p.Targets) != 1 || p.Targets[0].Organization != "globex" {
+		t.Errorf("with the other one suspended it goes to %+v", p.Targets)
+	}
+}
+
 // drawInput draws any input that a node could find itself with.
 func drawInput(t *rapid.T) *placement.Input {
 	orgs := []string{"acme", "globex", "initech", "hooli"}
