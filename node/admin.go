@@ -50,6 +50,17 @@ func (n *Node) gauges() {
 	}
 	w.metrics.total("gossip_dropped", "Packets, streams and claims that gossip did not take: another label or key, malformed, too many.", n.near.pool.Dropped)
 	w.metrics.total("cluster_door_refused", "Callers that the cluster's door turned away before they could say anything.", n.near.door.Refused)
+	w.metrics.total("federation_door_refused", "Callers that the federation door turned away before they could say anything.", func() int64 { return n.abroad.door.Refused() })
+	w.metrics.gauge("peers_reachable", "Nodes of other organisations that answer this node.", func() float64 {
+		answering := 0
+		for _, p := range n.abroad.book.Peers() {
+			if p.Reachable {
+				answering++
+			}
+		}
+		return float64(answering)
+	})
+	w.metrics.gauge("peers_unreachable", "Doors of active peerings that don't answer this node.", func() float64 { return float64(len(n.abroad.book.Unreachable())) })
 	w.metrics.gauge("ready", "1 while this node takes requests.", func() float64 {
 		if n.draining.Load() {
 			return 0

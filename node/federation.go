@@ -69,7 +69,7 @@ func (n *Node) keptBundle(domain string) ([]byte, error) {
 func (n *Node) wireAbroad() {
 	f := &n.abroad
 	f.links = link.New(link.Options{
-		Credentials: n.near.proof.creds, Peerings: n.near.peerings, ClusterID: n.dir.id.ClusterID, Logger: n.log.Named("link"),
+		Credentials: n.near.proof.creds, Peerings: n.near.peerings, ClusterID: n.dir.id.ClusterID, Dial: n.dial(), Logger: n.log.Named("link"),
 	})
 	n.down.push("links", func(context.Context) error { f.links.Close(); return nil })
 	f.book = contact.Open(contact.Options{

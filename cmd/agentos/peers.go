@@ -162,9 +162,21 @@ type fact struct{ name, value string }
 // facts are all that is known of a peer, in one order for all.
 func facts(p *client.KnownPeer) []fact {
 	list := []fact{
-		{"stack", p.StackID}, {"organisation", p.Organization}, {"trust domain", p.TrustDomain}, {"cluster", p.ClusterID}, {"region", p.Region},
-		{"environment", p.Environment}, {"version", p.Build.Version}, {"federation door", p.Address}, {"source", p.Source}, {"state", p.State},
-		{"peering", p.PeeringID}, {"reachable", yes(p.Reachable, p.Reason)}, {"ready", yes(p.Ready, "")}, {"free slots", strconv.Itoa(p.FreeSlots)}, {"last heard", age(p)},
+		{"stack", p.StackID},
+		{"organisation", p.Organization},
+		{"trust domain", p.TrustDomain},
+		{"cluster", p.ClusterID},
+		{"region", p.Region},
+		{"environment", p.Environment},
+		{"version", p.Build.Version},
+		{"federation door", p.Address},
+		{"source", p.Source},
+		{"state", p.State},
+		{"peering", p.PeeringID},
+		{"reachable", yes(p.Reachable, p.Reason)},
+		{"ready", yes(p.Ready, "")},
+		{"free slots", strconv.Itoa(p.FreeSlots)},
+		{"last heard", age(p)},
 	}
 	if ag := p.Agreement; ag != nil {
 		list = append(list, fact{"usable", usable(p)}, fact{"agreed contract", ag.Contract}, fact{"agreed features", strings.Join(ag.Features, ", ")})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -57,7 +58,9 @@ type Options struct {
 	Peerings    Peerings
 	// ClusterID is this cluster's.
 	ClusterID string
-	Logger    *zap.Logger
+	// Dial opens TCP connections; nil means as usual.
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	Logger *zap.Logger
 }
 
 // Links are the kept connections to other organisations' doors. Whoever polls a door keeps one warm there; a call takes it,
@@ -75,6 +78,9 @@ type Links struct {
 func New(o Options) *Links {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
+	}
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
 	}
 	l := &Links{o: o, log: o.Logger, pools: make(map[Target]*pool)}
 	o.Peerings.Listen(l.cut)

@@ -36,6 +36,7 @@ type pool struct {
 	clusterID string
 	peering   registry.Peering
 	signer    *trust.ForwardSigner
+	connect   func(ctx context.Context, network, addr string) (net.Conn, error)
 	transport *http.Transport
 	used      time.Time // guarded by Links.mu
 
@@ -73,7 +74,7 @@ func newPool(o *Options, to Target, peering *registry.Peering) (*pool, error) {
 		}
 	}
 	p := &pool{
-		target: to, clusterID: o.ClusterID, peering: *peering, signer: signer, used: time.Now(), conns: make(map[*conn]struct{}), tokens: make(map[string]token),
+		target: to, connect: o.Dial, clusterID: o.ClusterID, peering: *peering, signer: signer, used: time.Now(), conns: make(map[*conn]struct{}), tokens: make(map[string]token),
 	}
 	p.transport = &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return p.dial(ctx, addr, conf) },
@@ -302,9 +303,13 @@ func (c *conn) Close() error {
 func (p *pool) dial(ctx context.Context, addr string, conf *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	raw, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", addr)
+	tcp, err := p.connect(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
+	}
+	raw := tls.Client(tcp, conf)
+	if err := raw.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, tcp.Close())
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	err = greet(raw, addr)
