@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -36,11 +37,13 @@ func (p *Placer) Hosted(ctx context.Context, by *tenancy.Auth) ([]Hosted, error)
 		return nil, err
 	}
 	peers := p.peers()
+	leads := make([]lead, 0, len(routes))
 	names := make(map[string]bool)
 	for _, r := range routes {
 		if r.Match.AgentID != "" {
 			names[r.Match.AgentID] = true
 		}
+		leads = append(leads, leadOf(by, r, peers))
 	}
 	versions := make(map[[2]string]string)
 	for i := range peers {
@@ -53,7 +56,7 @@ func (p *Placer) Hosted(ctx context.Context, by *tenancy.Auth) ([]Hosted, error)
 	}
 	var list []Hosted
 	for _, agentID := range slices.Sorted(maps.Keys(names)) {
-		h := Hosted{AgentID: agentID, By: hosts(by, agentID, routes, peers)}
+		h := Hosted{AgentID: agentID, By: hosts(agentID, leads)}
 		if len(h.By) == 0 {
 			continue
 		}
@@ -65,42 +68,78 @@ func (p *Placer) Hosted(ctx context.Context, by *tenancy.Auth) ([]Hosted, error)
 	return list, nil
 }
 
+// lead is a route and the nodes of others that it leads to, whatever agents they host: looked at once for all agents.
+type lead struct {
+	d     *decision
+	nodes []Peer
+}
+
+func leadOf(by *tenancy.Auth, r *Route, peers []Peer) lead {
+	m, auth := &r.Match, *by
+	if p := &auth.PolicyContext; p.Region == "" {
+		p.Region = m.Region
+	}
+	if m.DataClassification != "" {
+		auth.PolicyContext.DataClassification = m.DataClassification
+	}
+	l := lead{d: newDecision(&Input{
+		Asked: run.Placing{
+			Auth: &auth, AgentID: m.AgentID, Request: &run.Request{Context: run.Context{Labels: m.Labels}}, Hops: 1,
+		},
+		Routes: []*Route{r}, Here: Here{Tier: m.ModelTier}, Peers: peers,
+	})}
+	for _, p := range peers {
+		// Without what depends on the agent.
+		bare := p
+		if p.Capabilities != nil {
+			capabilities := *p.Capabilities
+			capabilities.Agents = nil
+			bare.Capabilities = &capabilities
+		}
+		if p.Peering != nil {
+			peering := *p.Peering
+			peering.Imports = slices.Clone(peering.Imports)
+			for i := range peering.Imports {
+				peering.Imports[i].Agents = nil
+			}
+			bare.Peering = &peering
+		}
+		if l.d.route != nil && l.d.remote(&bare).ok {
+			l.nodes = append(l.nodes, p)
+		}
+	}
+	return l
+}
+
 // hosts are the nodes of others that some route leads a run of the agent to.
-func hosts(by *tenancy.Auth, agentID string, routes []*Route, peers []Peer) []Host {
+func hosts(agentID string, leads []lead) []Host {
 	var list []Host
-	for _, r := range routes {
-		m := &r.Match
-		if m.AgentID != "" && m.AgentID != agentID {
+	for i := range leads {
+		l := &leads[i]
+		named := l.d.route != nil && l.d.route.Match.AgentID != ""
+		if named && l.d.route.Match.AgentID != agentID {
 			continue
 		}
-		auth := *by
-		if p := &auth.PolicyContext; p.Region == "" {
-			p.Region = m.Region
-		}
-		if m.DataClassification != "" {
-			auth.PolicyContext.DataClassification = m.DataClassification
-		}
-		in := &Input{
-			Asked: run.Placing{
-				Auth: &auth, AgentID: agentID, Request: &run.Request{Context: run.Context{Labels: m.Labels}}, Hops: 1,
-			},
-			Routes: []*Route{r}, Here: Here{Tier: m.ModelTier}, Peers: peers,
-		}
-		for _, target := range Decide(in).Candidates {
-			told := slices.ContainsFunc(peers, func(p Peer) bool { return p.StackID == target.StackID && names(&p, agentID, m.AgentID != "") })
-			h := Host{Organization: target.Organization, StackID: target.StackID}
-			if told && !slices.ContainsFunc(target.Reasons, func(r run.Reason) bool { return !r.OK }) && !slices.Contains(list, h) {
+		l.d.agentID = agentID
+		for j := range l.nodes {
+			p := &l.nodes[j]
+			h := Host{Organization: p.Organization, StackID: p.StackID}
+			if names(p, agentID, named) && l.d.granting(p) && !slices.Contains(list, h) {
 				list = append(list, h)
 			}
 		}
 	}
 	slices.SortFunc(list, func(a, b Host) int {
-		if c := strings.Compare(a.Organization, b.Organization); c != 0 {
-			return c
-		}
-		return strings.Compare(a.StackID, b.StackID)
+		return cmp.Or(strings.Compare(a.Organization, b.Organization), strings.Compare(a.StackID, b.StackID))
 	})
 	return list
+}
+
+// granting reports whether a grant lets the tenant run the agent at p.
+func (d *decision) granting(p *Peer) bool {
+	return p.Peering != nil && slices.ContainsFunc(p.Peering.Imports, func(g registry.Grant) bool {
+		return g.LocalTenantID == d.tenantID && d.may(&g) == "" && d.within(&g)
+	})
 }
 
 // names reports whether a peer says that it hosts an agent, or, where a route names the agent, doesn't say that it doesn't.
