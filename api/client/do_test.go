@@ -111,7 +111,7 @@ func doorOf(store storage.Store, err error) api.Options {
 	return api.Options{
 		Store: store, Tenants: refusing{err: err}, Runs: struct{ api.Runs }{}, Events: struct{ api.Events }{}, Catalog: struct{ api.Catalog }{},
 		Memory: struct{ api.Memory }{}, Models: (*model.Gateway)(nil), Rulesets: struct{ api.Rulesets }{}, Prices: struct{ api.Prices }{},
-		Cluster: struct{ api.Cluster }{}, Peerings: struct{ api.Peerings }{}, OpenAI: struct{ api.OpenAI }{},
+		Cluster: struct{ api.Cluster }{}, Peerings: struct{ api.Peerings }{}, Routes: struct{ api.Routes }{}, Placement: struct{ api.Placement }{}, OpenAI: struct{ api.OpenAI }{},
 	}
 }
 
