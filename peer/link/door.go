@@ -233,7 +233,7 @@ func (d *Door) turnAway(conn net.Conn, why error) {
 		line += " " + string(f.Code)
 	}
 	if left, tell := d.refusals.Tell(line); tell {
-		d.log.Warn("federation door refused a caller", zap.String("remote", remote), zap.Stringer("local", d.Addr()), zap.Int("left_out", left), zap.Error(why))
+		d.log.Warn("federation door refused a caller", zap.String("protocol", "TLS"), zap.String("remote", remote), zap.Stringer("local", d.Addr()), zap.Int("left_out", left), zap.Error(why))
 	}
 	if d.o.Denials == nil || !identified { // what isn't TLS, or broke off, was no attempt to be somebody
 		return
@@ -244,7 +244,7 @@ func (d *Door) turnAway(conn net.Conn, why error) {
 	}
 	d.o.Denials.Refused(tenancy.AuditRecord{
 		Principal: "anonymous", Action: "federation.connect", Resource: "federation", Outcome: string(f.Code),
-		Details: map[string]any{"source": host, "reason": f.Message, "left_out": left},
+		Details: map[string]any{"source": host, "reason": f.Message, "left_out": left, "protocol": "TLS", "address": d.Addr().String()},
 	})
 }
 

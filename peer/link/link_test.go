@@ -85,6 +85,7 @@ type pairOf struct {
 	acme, globex trusttest.Org
 	ours, theirs *relations // acme's and globex's
 	links        *link.Links
+	creds        *trust.Credentials // acme's
 	door         *link.Door
 	conns        atomic.Int64 // connections that the door yielded
 	noted        notes
@@ -122,7 +123,8 @@ func newPair(t *testing.T, serve http.HandlerFunc) *pairOf {
 	}
 	var work sync.WaitGroup
 	work.Go(func() { _ = s.Serve(p.door) })
-	p.links = link.New(link.Options{Credentials: p.acme.Node("stk_a"), Peerings: p.ours, ClusterID: "clu_acme"})
+	p.creds = p.acme.Node("stk_a")
+	p.links = link.New(link.Options{Credentials: p.creds, Peerings: p.ours, ClusterID: "clu_acme"})
 	t.Cleanup(func() {
 		p.links.Close()
 		_ = s.Close()
@@ -188,6 +190,45 @@ func TestLinks_Do(t *testing.T) {
 	}
 	if n := p.conns.Load(); n != 1 {
 		t.Errorf("%d connections for five calls one after another", n)
+	}
+}
+
+// TestLinks_renewal: when the certificate is renewed, new calls go over a connection with the new one, and their tokens are
+// bound to it; a stream that was open goes on.
+func TestLinks_renewal(t *testing.T) {
+	more := make(chan struct{})
+	p := newPair(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/events" {
+			fmt.Fprint(w, "1")
+			_ = http.NewResponseController(w).Flush()
+			<-more
+			fmt.Fprint(w, "2")
+			return
+		}
+		_, err := trust.VerifyForward(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), r.TLS.PeerCertificates[0], "clu_globex", time.Now())
+		fmt.Fprint(w, r.TLS.PeerCertificates[0].SerialNumber, " ", err)
+	})
+	call := link.Request{Method: "GET", Path: "/x", For: &trust.ForwardClaims{Subject: "usr_a", TenantID: "tnt_g"}}
+	stream, err := p.links.Do(t.Context(), p.target, link.Request{Method: "GET", Path: "/events", MaxAnswer: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	before, err := p.do(call)
+	if err != nil || !strings.HasSuffix(before, " <nil>") {
+		t.Fatalf("%q, %v", before, err)
+	}
+	cert, key := p.acme.Issue(p.acme.ID(trust.Node, "stk_a"), time.Now(), 0)
+	if err := p.creds.Replace(cert, key, p.acme.CA.CertificatePEM()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := p.do(call)
+	if err != nil || after == before || !strings.HasSuffix(after, " <nil>") {
+		t.Errorf("before %q, after %q, %v", before, after, err)
+	}
+	close(more)
+	if whole, err := io.ReadAll(stream.Body); string(whole) != "12" || err != nil {
+		t.Errorf("the stream: %q, %v", whole, err)
 	}
 }
 
