@@ -7,6 +7,7 @@ import (
 	"github.com/nexixai/agentos/api"
 	openaiwire "github.com/nexixai/agentos/api/openai"
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/peer/forward"
 )
 
 // door makes the door of the API and the admin calls.
@@ -15,7 +16,8 @@ func (n *Node) door() (*api.Server, error) {
 	d, err := api.New(api.Options{
 		Store: w.store, Tenants: w.directory, Runs: w.runs, Events: w.hub, Catalog: w.catalog, Memory: w.memory, Models: w.gateway, Rulesets: w.rulesets, Prices: w.prices, Cluster: n.near.members, Peerings: n.pairing(), Routes: w.routes, Placement: w.placer, OpenAI: openaiwire.Dialect{},
 		Denials: w.denials, Observe: w.metrics.request, Dependencies: n.dependencies,
-		About: n.about(), Peers: n.abroad.book,
+		Executor: forward.NewExecutor(forward.ExecutorOptions{Store: w.store, Commands: w.commands.forward, Runs: w.runs, ClusterID: n.dir.id.ClusterID}),
+		About:    n.about(), Peers: n.abroad.book,
 		Federation: &api.Federation{Active: n.activePeering, Members: n.federationAddresses, Load: n.load, InTouch: n.inTouch},
 		AdminApart: n.o.Mode == Prod, Logger: n.log.Named("api"),
 	})

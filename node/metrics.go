@@ -16,6 +16,7 @@ import (
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/metric"
 	"github.com/nexixai/agentos/model"
+	"github.com/nexixai/agentos/peer/forward"
 )
 
 // metrics are the node's figures, all under agentos_. No label holds a tenant or an id: their number would have no bound.
@@ -37,9 +38,14 @@ type metrics struct {
 	requestTime *prometheus.HistogramVec
 	refusals    *prometheus.CounterVec
 	routes      *prometheus.CounterVec
+	forwards    *prometheus.CounterVec
+	forwardTime *prometheus.HistogramVec
 }
 
-var _ loop.Observer = (*metrics)(nil)
+var (
+	_ loop.Observer    = (*metrics)(nil)
+	_ forward.Observer = (*metrics)(nil)
+)
 
 // newMetrics returns the figures in a registry of their own.
 func newMetrics(build Build) *metrics {
@@ -72,6 +78,8 @@ func newMetrics(build Build) *metrics {
 	m.requests = counter("http_request_count", "Requests, by route template and class of status.", "method", "route", "class")
 	m.requestTime = latency("http_request_latency_ms", "Milliseconds of a request; of a stream, until it ended.", "route")
 	m.refusals = counter("auth_failure_count", "Requests refused as unauthorized or forbidden.", "code")
+	m.forwards = counter("forward_count", "What became of runs on their way to peers: accepted, refused, unreachable, lost, disbelieved, ended.", "organization", "outcome")
+	m.forwardTime = latency("forward_latency_ms", "Milliseconds until that was known; until a run was taken, or had ended, since its creation.", "outcome")
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: metric.Namespace, Name: "build_info", Help: "1, with what this binary is.",
 		ConstLabels: prometheus.Labels{"version": build.Version, "git_sha": build.GitSHA},
@@ -120,6 +128,12 @@ func (m *metrics) Run(status run.Status, took time.Duration) {
 		m.runFailure.Inc()
 	}
 	m.runLatency.WithLabelValues(string(status)).Observe(ms(took))
+}
+
+// Forwarded implements forward.Observer. The organisations are those that an operator has paired.
+func (m *metrics) Forwarded(organization, outcome string, took time.Duration) {
+	m.forwards.WithLabelValues(organization, outcome).Inc()
+	m.forwardTime.WithLabelValues(outcome).Observe(ms(took))
 }
 
 // request takes note of an answered request.

@@ -22,6 +22,7 @@ import (
 	"github.com/nexixai/agentos/model/provider/builtin"
 	"github.com/nexixai/agentos/model/provider/openai"
 	"github.com/nexixai/agentos/model/route"
+	"github.com/nexixai/agentos/peer/forward"
 	"github.com/nexixai/agentos/peer/placement"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/storage"
@@ -53,6 +54,7 @@ type wiring struct {
 	placer    *placement.Placer
 	runs      *run.Service
 	runtime   *loop.Runtime
+	forwarder *forward.Forwarder
 }
 
 // commands are every change that can be asked of the store.
@@ -72,6 +74,7 @@ type commands struct {
 	peerings *registry.PeeringCommands
 	routes   *placement.Commands
 	heard    *registry.HeardCommands
+	forward  *forward.Commands
 }
 
 func define() commands {
@@ -83,6 +86,7 @@ func define() commands {
 	c.members, c.peerings = registry.Define(reg), registry.DefinePeerings(reg)
 	c.routes = placement.Define(reg)
 	c.heard = registry.DefineHeard(reg)
+	c.forward = forward.Define(reg, c.run)
 	return c
 }
 
@@ -234,6 +238,10 @@ func (n *Node) wireAgents(who identity) error {
 		StackID: who.StackID, Runs: w.runs, Leases: w.sessions, Agents: w.catalog, Tenants: w.directory, Gateway: w.gateway, Tools: w.tools,
 		Deltas: w.hub.Delta, Workers: n.o.Workers, Observer: w.metrics, Logger: n.log.Named("loop"),
 	})
+	w.forwarder = forward.New(forward.Options{
+		Runs: w.runs, Leases: w.sessions, Peers: n.abroad.book, Wire: wire{n.abroad.links}, ClusterID: n.dir.id.ClusterID, StackID: who.StackID,
+		Deltas: w.hub.Delta, Observer: w.metrics, Logger: n.log.Named("forward"),
+	})
 	return nil
 }
 
@@ -272,6 +280,7 @@ func (n *Node) open(ctx context.Context) error {
 		w := &n.w
 		door.Refuse()
 		w.sessions.Drain()
+		w.forwarder.Close() // others relay at once what this node has
 		bounded, cancel := context.WithTimeout(ctx, n.o.DrainTimeout/3)
 		defer cancel()
 		err := w.runtime.Drain(bounded)
@@ -283,5 +292,6 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	})
 	n.w.runtime.Start()
+	n.w.forwarder.Start()
 	return nil
 }
