@@ -125,7 +125,7 @@ func (n *Node) meet() error {
 	})
 	fast := n.o.Timing == "fast"
 	c.keeper = cluster.NewKeeper(cluster.KeeperOptions{
-		Log: store, Roster: roster, Self: n.dir.id.ServerID, Forget: c.members.Forget, Probe: c.members.Probe,
+		Log: store, Roster: roster, Self: n.dir.id.ServerID, Forget: c.members.Forget, Raise: c.members.Raise, Probe: c.members.Probe,
 		Applied: func() uint64 { return store.Status().Applied },
 		Stable:  either(fast, 300*time.Millisecond, 2*time.Second), Dead: either(fast, 5*time.Second, 30*time.Second), Logger: n.log.Named("members"),
 	})
@@ -229,6 +229,10 @@ func (n *Node) standing() cluster.Standing {
 // membersChanged follows what the member list says, of this node and of others.
 func (n *Node) membersChanged() {
 	roster := n.near.roster.Load()
+	if err := registry.CheckStoreVersion(n.dir.id.StackID, roster.StoreVersion(), n.o.StoreVersion); err != nil {
+		n.fail("store", err)
+		return
+	}
 	n.takeGossipKeys(roster.Cluster())
 	n.near.pool.Seek()
 	n.near.door.Cut()
@@ -307,6 +311,9 @@ func (n *Node) take(ctx context.Context) error {
 	err := n.w.store.Ready(first)
 	switch {
 	case err == nil:
+		if err := n.checkVersion(ctx, n.w.store); err != nil { // it has risen while this node was away
+			return err
+		}
 		n.near.caughtUp.Store(true)
 		return n.enrol(ctx)
 	case ctx.Err() != nil || n.near.proof.founding != nil || !fault.Is(err, fault.Unavailable):
@@ -367,7 +374,7 @@ func (n *Node) belong(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			if fault.Is(err, fault.Forbidden) {
+			if unwanted(err) {
 				n.fail("membership", err)
 				return
 			}
@@ -376,6 +383,12 @@ func (n *Node) belong(ctx context.Context) {
 		}
 		timer.Reset(min(next, max(time.Until(n.near.proof.creds.RenewAt()), 100*time.Millisecond)))
 	}
+}
+
+// unwanted reports whether the cluster has said that it does not want this node: it was removed or replaced, or its binary
+// can't read the store.
+func unwanted(err error) bool {
+	return fault.Is(err, fault.Forbidden) || fault.Is(err, fault.UnsupportedCapability)
 }
 
 // present does what of belong is due.
@@ -388,7 +401,7 @@ func (n *Node) present(ctx context.Context) error {
 		if err != nil {
 			// Perhaps the leader does not know where this node is now, or does not want to.
 			knocked := c.members.Knock(ctx)
-			if fault.Is(knocked, fault.Forbidden) {
+			if unwanted(knocked) {
 				return knocked
 			}
 			err = errors.Join(err, knocked)

@@ -97,7 +97,7 @@ func (n *Node) row(clusterAddr string) registry.Member {
 	}
 	return registry.Member{
 		StackID: n.dir.id.StackID, ServerID: n.dir.id.ServerID, State: registry.Active, Region: n.o.Region, Version: n.o.Build.Version,
-		ClusterAddr: clusterAddr, APIURL: scheme + "://" + n.o.APIAdvertise, FederationURL: "https://" + n.o.FederationAdvertise,
+		StoreVersion: n.o.StoreVersion, ClusterAddr: clusterAddr, APIURL: scheme + "://" + n.o.APIAdvertise, FederationURL: "https://" + n.o.FederationAdvertise,
 	}
 }
 

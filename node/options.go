@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust"
 )
 
@@ -85,6 +86,9 @@ type Options struct {
 	Network Network
 	// Build says what this binary is; it is no setting.
 	Build Build
+	// StoreVersion is the highest version of the store that this binary can do; 0 means registry.StoreVersion. It is no
+	// setting: tests of upgrades stamp another one.
+	StoreVersion int
 	// Logger receives what the node has to say; nil builds one by LogLevel and LogFormat, on standard error.
 	Logger *zap.Logger
 }
@@ -338,6 +342,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.TrustDomain == "" && o.Organization != "" {
 		o.TrustDomain = defaultTrustDomain(o.Organization)
+	}
+	if o.StoreVersion == 0 {
+		o.StoreVersion = registry.StoreVersion
 	}
 	if o.SessionTTL == 0 {
 		o.SessionTTL = map[bool]time.Duration{true: 3 * time.Second, false: 10 * time.Second}[o.Timing == "fast"]

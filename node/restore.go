@@ -77,10 +77,14 @@ func Recover(o Options) (stackID string, err error) {
 		return "", err
 	}
 	defer d.close()
+	ro := replica.Options{Dir: d.store(), ServerID: d.id.ServerID, ClusterID: d.id.ClusterID, Registry: define().registry}
+	if err := peek(ro, func(s storage.Snapshot) error { return readable(s, d.id.StackID, o.StoreVersion) }); err != nil {
+		return "", err
+	}
 	if err := d.plan(renewal{ClusterID: d.id.ClusterID, StoreEpoch: id.New(""), Why: "recover"}); err != nil {
 		return "", err
 	}
-	return d.id.StackID, replica.Recover(replica.Options{Dir: d.store(), ServerID: d.id.ServerID, ClusterID: d.id.ClusterID, Registry: define().registry})
+	return d.id.StackID, replica.Recover(ro)
 }
 
 // Restore makes a node in o.DataDir, which must be empty, out of a backup: the first of a new cluster with the old one's
@@ -104,7 +108,14 @@ func Restore(o Options, backup io.Reader) (clusterID string, index uint64, err e
 	if index, err = replica.Restore(ro, backup); err != nil {
 		return "", 0, err
 	}
-	record, err := recordIn(ro)
+	var record registry.Cluster
+	err = peek(ro, func(s storage.Snapshot) error {
+		if err := readable(s, n.dir.id.StackID, n.o.StoreVersion); err != nil {
+			return err
+		}
+		record, err = registry.GetCluster(s)
+		return err
+	})
 	if err != nil {
 		return "", 0, err
 	}
@@ -119,17 +130,14 @@ func Restore(o Options, backup io.Reader) (clusterID string, index uint64, err e
 	return n.dir.id.ClusterID, index, n.dir.save()
 }
 
-// recordIn reads the cluster's record out of a store that is not started.
-func recordIn(o replica.Options) (c registry.Cluster, err error) {
+// peek looks into a store that is not started.
+func peek(o replica.Options, look func(storage.Snapshot) error) error {
 	store, err := replica.Open(o)
 	if err != nil {
-		return c, err
-	}
-	err = store.View(context.Background(), storage.Read{Consistency: storage.Stale}, func(s storage.Snapshot) (err error) {
-		c, err = registry.GetCluster(s)
 		return err
-	})
-	return c, errors.Join(err, store.Close())
+	}
+	err = store.View(context.Background(), storage.Read{Consistency: storage.Stale}, look)
+	return errors.Join(err, store.Close())
 }
 
 // proveAgain makes the files that the node proves itself with, signed by the CA of the restored cluster.

@@ -106,7 +106,7 @@ func (n *Node) wire(ctx context.Context) error {
 	if err := n.openDoor(ctx); err != nil {
 		return err
 	}
-	store, err := n.openStore()
+	store, err := n.openStore(ctx)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (n *Node) wire(ctx context.Context) error {
 }
 
 // openStore opens the store, or makes it in a directory whose making has not been completed yet.
-func (n *Node) openStore() (*replica.Store, error) {
+func (n *Node) openStore(ctx context.Context) (*replica.Store, error) {
 	who := n.dir.id
 	there, err := replica.Exists(nil, n.dir.store())
 	if err != nil {
@@ -170,6 +170,9 @@ func (n *Node) openStore() (*replica.Store, error) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	n.down.push("store", func(context.Context) error { return store.Close() })
+	if err := n.checkVersion(ctx, store); err != nil { // before this node writes, votes or is asked anything
+		return nil, err
+	}
 	if !who.Stored {
 		n.dir.id.Stored = true
 		if err := n.dir.save(); err != nil {

@@ -13,7 +13,8 @@ import (
 type Cluster struct {
 	ID           string   `json:"cluster_id"`
 	StoreEpoch   string   `json:"store_epoch"`
-	Leader       *string  `json:"leader"` // a stack_id; nil while there is none
+	StoreVersion int      `json:"store_version"` // of the layouts and commands in use
+	Leader       *string  `json:"leader"`        // a stack_id; nil while there is none
 	Term         uint64   `json:"term"`
 	AppliedIndex uint64   `json:"applied_index"`
 	Version      string   `json:"version"`
@@ -32,6 +33,7 @@ type Member struct {
 	APIURL        string `json:"api_url"`
 	ClusterAddr   string `json:"cluster_addr"`
 	Version       string `json:"version"`
+	StoreVersion  int    `json:"store_version"`   // the highest that its binary can do
 	LastContactMS *int64 `json:"last_contact_ms"` // nil for never
 	AppliedIndex  uint64 `json:"applied_index"`
 	Lag           uint64 `json:"lag"` // entries behind the node that was asked

@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,9 @@ var (
 	version   = "1.02.0-dev"
 	gitSHA    = ""
 	timestamp = ""
+	// storeVersion is the highest version of the store that this binary can do, when it's not that of the code: tests of
+	// upgrades stamp binaries that stand for other releases.
+	storeVersion = ""
 )
 
 // app is one invocation of the command line.
@@ -190,6 +194,18 @@ func build() node.Build {
 		}
 	}
 	return b
+}
+
+// stampedStoreVersion is the store version by the linker's word; 0 means the code's own.
+func stampedStoreVersion() (int, error) {
+	if storeVersion == "" {
+		return 0, nil
+	}
+	v, err := strconv.Atoi(storeVersion)
+	if err != nil || v < 1 {
+		return 0, fmt.Errorf("this binary was built with the store version %q, which is none", storeVersion)
+	}
+	return v, nil
 }
 
 func platform() string {

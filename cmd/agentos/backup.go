@@ -136,7 +136,11 @@ with what they hold, but may join anew with empty data directories.`,
 			if !sure {
 				return usage("recovering leaves every other member behind for good; say --yes-really")
 			}
-			stackID, err := node.Recover(node.Options{DataDir: dir})
+			highest, err := stampedStoreVersion()
+			if err != nil {
+				return err
+			}
+			stackID, err := node.Recover(node.Options{DataDir: dir, StoreVersion: highest})
 			if err != nil {
 				return fmt.Errorf("recover: %w", err)
 			}

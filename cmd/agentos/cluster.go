@@ -47,6 +47,7 @@ leader. The exit code is 7 while there is none.`,
 				}
 				t := newTable(a.out)
 				t.row("cluster", c.ID)
+				t.row("store version", c.StoreVersion)
 				t.row("leader", leader)
 				t.row("term", c.Term)
 				t.row("applied", c.AppliedIndex)
@@ -73,7 +74,7 @@ func (a *app) clusterMembersCommand() *cobra.Command {
 
 // members prints one line a member.
 func (a *app) members(c *client.Cluster) {
-	t := newTable(a.out, "stack", "role", "status", "state", "region", "applied", "lag", "last contact", "version", "cluster", "api")
+	t := newTable(a.out, "stack", "role", "status", "state", "region", "applied", "lag", "last contact", "version", "store", "cluster", "api")
 	for _, m := range c.Members {
 		contact := "never"
 		if m.LastContactMS != nil {
@@ -83,7 +84,7 @@ func (a *app) members(c *client.Cluster) {
 		if c.Leader != nil && *c.Leader == m.StackID {
 			name += " (leader)"
 		}
-		t.row(name, m.Role, m.Status, m.State, m.Region, m.AppliedIndex, m.Lag, contact, m.Version, m.ClusterAddr, m.APIURL)
+		t.row(name, m.Role, m.Status, m.State, m.Region, m.AppliedIndex, m.Lag, contact, m.Version, m.StoreVersion, m.ClusterAddr, m.APIURL)
 	}
 	_ = t.flush()
 }

@@ -43,7 +43,7 @@ var exitCodes = []struct {
 	{exitUsage, "used wrongly: a flag, an argument, a setting or the request itself is not acceptable"},
 	{exitNotFound, "what was named does not exist, or there is no deployment in the state directory"},
 	{exitForbidden, "refused: the key is not valid, or may not do this, or policy forbids it"},
-	{exitConflict, "it stands against what is there: already final, already exists, another body under the same idempotency key"},
+	{exitConflict, "it stands against what is there: already final, already exists, another body under the same idempotency key, or a store of a higher version than the binary can do"},
 	{exitLimit, "over a rate, a quota or a budget"},
 	{exitUnreachable, "the node, or something it needs, could not be reached in time"},
 	{exitRunFailed, "the run that was watched ended `failed` or `canceled`"},

@@ -53,5 +53,6 @@ func (a *app) loadSettings(flags *pflag.FlagSet) (*node.Config, error) {
 		return nil, &codedError{code: exitUsage, err: err, hint: "docs/configuration.md lists every setting"}
 	}
 	config.Options.Build, config.Options.OwnsProcess = build(), true
-	return config, nil
+	config.Options.StoreVersion, err = stampedStoreVersion()
+	return config, err
 }

@@ -13,6 +13,8 @@ import (
 type Description struct {
 	ClusterID  string `json:"cluster_id"`
 	StoreEpoch string `json:"store_epoch"`
+	// StoreVersion is the version of the store's layouts and commands that is in use.
+	StoreVersion int `json:"store_version"`
 	// Leader is a stack id, or nil while there is none.
 	Leader       *string             `json:"leader"`
 	Term         uint64              `json:"term"`
@@ -35,6 +37,8 @@ type MemberDescription struct {
 	// ClusterAddr is where the others dial it.
 	ClusterAddr string `json:"cluster_addr"`
 	Version     string `json:"version"`
+	// StoreVersion is the highest version of the store that its binary can do, as it has announced.
+	StoreVersion int `json:"store_version"`
 	// LastContactMS is how long ago this node last heard of it, in milliseconds; nil for never.
 	LastContactMS *int64 `json:"last_contact_ms"`
 	AppliedIndex  uint64 `json:"applied_index"`
@@ -53,7 +57,7 @@ func (m *Membership) Describe(ctx context.Context) *Description {
 	defer cancel()
 	own, c := m.o.Standing(), m.o.Roster.Cluster()
 	d := &Description{
-		ClusterID: c.ID, StoreEpoch: c.StoreEpoch, Term: own.Term, AppliedIndex: own.Applied, Version: own.Version,
+		ClusterID: c.ID, StoreEpoch: c.StoreEpoch, StoreVersion: m.o.Roster.StoreVersion(), Term: own.Term, AppliedIndex: own.Applied, Version: own.Version,
 		CanSign: m.o.Seal != nil, Members: []MemberDescription{}, Warnings: []string{},
 	}
 	if own.Leader != "" {
@@ -80,7 +84,7 @@ func (m *Membership) Describe(ctx context.Context) *Description {
 		}
 		out := &MemberDescription{
 			StackID: row.StackID, Role: roles[row.ServerID], State: string(row.State), Region: row.Region, APIURL: row.APIURL,
-			ClusterAddr: row.ClusterAddr, Version: row.Version,
+			ClusterAddr: row.ClusterAddr, Version: row.Version, StoreVersion: max(row.StoreVersion, 1),
 		}
 		if out.Role == "" {
 			out.Role = "joining"

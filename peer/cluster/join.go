@@ -107,7 +107,7 @@ func joinStatus(c fault.Code) int {
 		return http.StatusTooManyRequests
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable
-	case fault.Conflict:
+	case fault.Conflict, fault.UnsupportedCapability:
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError

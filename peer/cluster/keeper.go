@@ -33,6 +33,8 @@ type KeeperOptions struct {
 	Self string
 	// Forget takes the wish away before it is carried out.
 	Forget func(ctx context.Context) error
+	// Raise lifts the cluster's version of the store to the lowest of its members.
+	Raise func(ctx context.Context) error
 	// Probe asks a member where it stands; an error means that it does not answer.
 	Probe func(ctx context.Context, m registry.Member) (*Standing, error)
 	// Applied is how far the leader's own copy is.
@@ -45,7 +47,8 @@ type KeeperOptions struct {
 
 // Keeper is the leader's duty for members: who joined gets into the log, first without a vote; who has caught up and
 // stayed well gets one, up to the largest odd number of members, five at most; who was removed gets out. Changes go one at
-// a time, and none is made that would leave less than a quorum.
+// a time, and none is made that would leave less than a quorum. Once all of them can do a higher version of the store, the
+// cluster's is raised.
 type Keeper struct {
 	o    KeeperOptions
 	wake chan struct{} // capacity 1
@@ -110,6 +113,9 @@ func (k *Keeper) Run(ctx context.Context) {
 func (k *Keeper) step(ctx context.Context) (more bool, err error) {
 	if w, ok := k.o.Roster.Wish(); ok {
 		return true, k.grant(ctx, w)
+	}
+	if k.o.Roster.MayRise() { // the last member has been upgraded, or removed
+		return true, k.o.Raise(ctx)
 	}
 	v := k.view(ctx)
 	switch c := v.plan(); c.kind {

@@ -218,6 +218,16 @@ func (m *Membership) Forget(ctx context.Context) error {
 	return err
 }
 
+// Raise lifts the cluster's version of the store to the lowest of its members, for good.
+func (m *Membership) Raise(ctx context.Context) error {
+	by := registry.By{Principal: "leader/" + m.o.Self().StackID, CorrelationID: id.New(id.Correlation)}
+	version, _, err := m.o.Commands.Raise.Do(ctx, m.o.Store, "", by)
+	if err == nil {
+		m.log.Info("the store's version stands at the lowest of the members", zap.Int("store_version", version))
+	}
+	return err
+}
+
 // Announce sees to it that the member list says of this node what it says of itself.
 func (m *Membership) Announce(ctx context.Context) error {
 	self := m.o.Self()
@@ -232,7 +242,8 @@ func (m *Membership) Announce(ctx context.Context) error {
 
 // Knock asks every other member in turn to pass on where this node is to be found now, for a node that the leader does not
 // reach: after a move, nobody dials its new address. fault.Forbidden means that the cluster does not want this node: a
-// member, proven as such, refuses its certificate because the member list says so.
+// member, proven as such, refuses its certificate because the member list says so. fault.UnsupportedCapability means that
+// the cluster's store is above what the node's binary can do.
 func (m *Membership) Knock(ctx context.Context) error {
 	self := m.o.Self()
 	var err error
@@ -242,7 +253,7 @@ func (m *Membership) Knock(ctx context.Context) error {
 		}
 		_, err = m.o.Door.Ask(ctx, other.ClusterAddr, other.StackID, Question{Announce: &self})
 		switch {
-		case err == nil, fault.Is(err, fault.Forbidden):
+		case err == nil, fault.Is(err, fault.Forbidden), fault.Is(err, fault.UnsupportedCapability):
 			return err
 		case refusedCertificate(err) && m.o.Door.Expired():
 			return fault.New(fault.Forbidden, "This node's certificate has expired while it was away. Empty its data directory and join anew.").Because(err)

@@ -19,6 +19,7 @@ const (
 	memberKeys = "cluster/members/"
 	tokenKeys  = "cluster/join-tokens/"
 	officeKey  = "cluster/office"
+	versionKey = "cluster/version"
 )
 
 // Cluster is what all nodes of a cluster share beside its data.
@@ -56,16 +57,19 @@ type Member struct {
 	ServerID string `json:"server_id"`
 	// PublicKey is the SHA-256 of the node's own public key, in hex. Only a certificate for this key stands for the member,
 	// so that the machine it replaced is shut out.
-	PublicKey     string      `json:"public_key"`
-	State         MemberState `json:"state"`
-	Region        string      `json:"region"`
-	Version       string      `json:"version"`
-	ClusterAddr   string      `json:"cluster_addr"`
-	GossipAddr    string      `json:"gossip_addr"`
-	APIURL        string      `json:"api_url"`
-	FederationURL string      `json:"federation_url"`
-	JoinedAt      time.Time   `json:"joined_at"`
-	UpdatedAt     time.Time   `json:"updated_at"`
+	PublicKey string      `json:"public_key"`
+	State     MemberState `json:"state"`
+	Region    string      `json:"region"`
+	Version   string      `json:"version"`
+	// StoreVersion is the highest version of the store that the node's binary can do; see StoreVersion, the constant. A
+	// binary from before there was one says nothing, and is held for one that can do the first.
+	StoreVersion  int       `json:"store_version,omitempty"`
+	ClusterAddr   string    `json:"cluster_addr"`
+	GossipAddr    string    `json:"gossip_addr"`
+	APIURL        string    `json:"api_url"`
+	FederationURL string    `json:"federation_url"`
+	JoinedAt      time.Time `json:"joined_at"`
+	UpdatedAt     time.Time `json:"updated_at"`
 }
 
 // JoinToken is what is kept of a token that lets nodes in. The token itself is never kept.
@@ -109,6 +113,7 @@ type Commands struct {
 	PutToken    storage.Call[NewToken, JoinToken]
 	DeleteToken storage.Call[string, bool]
 	Wish        storage.Call[Wish, Wish]
+	Raise       storage.Call[By, int]
 }
 
 // Wish asks whoever leads to hand the office on. The leader takes the wish away before it acts.
@@ -156,6 +161,7 @@ func Define(reg *storage.Registry) *Commands {
 		PutToken:    storage.Define(reg, "cluster.token.put", putToken),
 		DeleteToken: storage.Define(reg, "cluster.token.delete", deleteToken),
 		Wish:        storage.Define(reg, "cluster.wish", wish),
+		Raise:       storage.Define(reg, "cluster.version.raise", raise),
 	}
 }
 
@@ -217,6 +223,9 @@ func reset(tx storage.Tx, r Reset) (Cluster, error) {
 	}
 	self := r.Self
 	if err := self.validate(); err != nil {
+		return Cluster{}, err
+	}
+	if err := admits(tx, &self); err != nil {
 		return Cluster{}, err
 	}
 	self.State, self.JoinedAt, self.UpdatedAt = Active, tx.Now(), tx.Now()
@@ -293,6 +302,9 @@ func join(tx storage.Tx, j Join) (Cluster, error) {
 	if err := m.validate(); err != nil {
 		return Cluster{}, err
 	}
+	if err := admits(tx, &m); err != nil {
+		return Cluster{}, err
+	}
 	m.PublicKey, m.State, m.JoinedAt, m.UpdatedAt = j.PublicKey, Active, tx.Now(), tx.Now()
 	old, err := GetMember(tx, m.StackID)
 	switch {
@@ -328,7 +340,7 @@ func (m *Member) validate() error {
 	return nil
 }
 
-// update takes what a member says of itself: addresses, region, version. Its state stays, and so does its server id: a
+// update takes what a member says of itself: addresses, region, versions. Its state stays, and so does its server id: a
 // new one needs a token.
 func update(tx storage.Tx, m Member) (Member, error) {
 	old, err := GetMember(tx, m.StackID)
@@ -340,6 +352,9 @@ func update(tx storage.Tx, m Member) (Member, error) {
 	}
 	if old.ServerID != m.ServerID || old.State == Removed {
 		return Member{}, fault.New(fault.Forbidden, "Node %s is no longer a member under this identity; join again with a token.", m.StackID)
+	}
+	if err := admits(tx, &m); err != nil {
+		return Member{}, err
 	}
 	m.State, m.JoinedAt, m.PublicKey = old.State, old.JoinedAt, old.PublicKey
 	if m.UpdatedAt = old.UpdatedAt; m == old {

@@ -32,6 +32,7 @@ type roll struct {
 	byID    map[string]Member
 	cluster Cluster
 	wish    Wish
+	version int
 }
 
 // NewRoster begins to follow the tables of the cluster in store, which need not have been started yet. log may be nil.
@@ -41,7 +42,7 @@ func NewRoster(store storage.Store, log *zap.Logger) *Roster {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Roster{store: store, log: log, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
-	r.all.Store(&roll{})
+	r.all.Store(&roll{version: firstVersion})
 	r.stop = store.Watch(allKeys, r)
 	r.poke()
 	go r.follow(ctx)
@@ -75,6 +76,15 @@ func (r *Roster) Member(stackID string) (Member, bool) {
 
 // Cluster returns the cluster's record; its ID is empty while this node's copy does not hold it.
 func (r *Roster) Cluster() Cluster { return r.all.Load().cluster }
+
+// StoreVersion returns the cluster's version of the store. It never falls.
+func (r *Roster) StoreVersion() int { return r.all.Load().version }
+
+// MayRise reports whether all members can do a higher version of the store than the cluster's.
+func (r *Roster) MayRise() bool {
+	all := r.all.Load()
+	return lowest(all.members) > all.version
+}
 
 // Wish returns what is wished of the leader, if anything is.
 func (r *Roster) Wish() (Wish, bool) {
@@ -140,6 +150,9 @@ func (r *Roster) read(s storage.Snapshot) error {
 		return err
 	}
 	if _, err := get(s, officeKey, &next.wish); err != nil {
+		return err
+	}
+	if next.version, err = GetStoreVersion(s); err != nil {
 		return err
 	}
 	r.all.Store(next)
