@@ -93,7 +93,7 @@ func define() commands {
 // wire puts the rooms together in one straight line, from the log to the door. Each part that has to be undone says so as
 // soon as it is there; they are undone last first.
 func (n *Node) wire(ctx context.Context) error {
-	w, who := &n.w, n.dir.id
+	w := &n.w
 	w.metrics, w.commands = newMetrics(n.o.Build), define()
 
 	if n.o.OwnsProcess {
@@ -132,7 +132,7 @@ func (n *Node) wire(ctx context.Context) error {
 	n.wireAbroad()
 
 	// Stack A.
-	if err := n.wireAgents(who); err != nil {
+	if err := n.wireAgents(n.dir.id); err != nil {
 		return err
 	}
 
