@@ -23,7 +23,7 @@ func mustUp(t *testing.T) (f *fleet.Fleet, as func(tenant, role string) *client.
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := fleet.Options{StateDir: filepath.Join(dir, "state"), ReportDir: filepath.Join(dir, "reports"), Binary: binary(t), BasePort: port}
+	o := fleet.Options{StateDir: filepath.Join(dir, "state"), ReportDir: filepath.Join(dir, "reports"), Binary: binary(t), BasePort: port, Orgs: 1, Nodes: 1}
 	if f, err = fleet.Open(o); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -8,7 +9,6 @@ import (
 	"github.com/nexixai/agentos/agent"
 	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/internal/fault"
-	"github.com/nexixai/agentos/node"
 	"github.com/nexixai/agentos/tenancy"
 )
 
@@ -67,16 +67,23 @@ func issueKey(ctx context.Context, c *client.Client, tenantID, principal, role s
 	return k.Secret, nil
 }
 
+// What marks the runs that validate makes, and how long they may take.
+const (
+	probeLabel    = "agentos.validate"
+	probeStamp    = "20060102T150405Z"
+	probePatience = 30 * time.Second
+)
+
 // probe creates a run that is marked as one of validate's. A tenant that is busy with its own runs is no fault of the
 // deployment: then it waits for its turn.
-func probe(ctx context.Context, c *client.Client, text string) (*client.Run, error) {
+func probe(ctx context.Context, c *client.Client, agentID, text string) (*client.Run, error) {
 	wanted := client.RunCreate{
 		Input:   client.Text{Text: text},
-		Context: &client.RunContext{Labels: map[string]string{"agentos.validate": time.Now().UTC().Format("20060102T150405Z")}},
-		Options: &client.RunOptions{TimeoutMS: 30_000},
+		Context: &client.RunContext{Labels: map[string]string{probeLabel: time.Now().UTC().Format(probeStamp)}},
+		Options: &client.RunOptions{TimeoutMS: probePatience.Milliseconds()},
 	}
 	for {
-		r, err := c.CreateRun(ctx, node.SampleAgentID, wanted)
+		r, err := c.CreateRun(ctx, agentID, wanted)
 		if !fault.Is(err, fault.RateLimited) {
 			return r, err
 		}
@@ -116,4 +123,16 @@ func unfinished(ctx context.Context, c *client.Client) ([]string, error) {
 		}
 	}
 	return ids, nil
+}
+
+// placesOf names where a route leads.
+func placesOf(r client.Route) []string {
+	names := []string{}
+	for _, t := range r.Targets {
+		if t.Local {
+			t.Organization = "this cluster"
+		}
+		names = append(names, cmp.Or(t.StackID, t.Organization))
+	}
+	return names
 }

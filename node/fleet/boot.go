@@ -22,36 +22,33 @@ const (
 	stopPatience = 45 * time.Second
 )
 
-// boot starts the nodes that do not run, and waits until every one is ready. Nodes that were here before are started
-// together, since a cluster is ready only when more than half of it is back; new ones join what is ready.
+// boot starts the nodes that do not run, those of all organisations at once, and waits until every one is ready.
 func (f *Fleet) boot(ctx context.Context, _ *Report, p *phase) error {
 	p.total(len(f.plan.nodes()))
-	for _, org := range f.plan.Organizations {
-		var known, fresh []planNode
-		for i, n := range org.Nodes {
-			data := f.dataDir(n.StackID)
-			if i == 0 || node.HoldsNode(data) && !node.AwaitsJoin(data) {
-				known = append(known, n)
-			} else {
-				fresh = append(fresh, n)
-			}
-		}
-		if err := f.bring(ctx, p, org, known, nil); err != nil {
-			return err
-		}
-		if len(fresh) == 0 {
-			continue
-		}
-		token, err := f.joinToken(ctx, org, len(fresh))
-		if err != nil {
-			return &FailedError{Phase: p.name, Check: "join token of " + org.Organization, Err: err, Log: tail(f.logFile(org.Nodes[0].StackID), 0, 8), LogFile: f.logFile(org.Nodes[0].StackID), Next: "agentos status" + f.at()}
-		}
-		join := []string{"--join=" + org.Nodes[0].addr("cluster"), "--join-token-file=" + token}
-		if err := errors.Join(f.bring(ctx, p, org, fresh, join), os.Remove(token)); err != nil {
-			return err
+	return f.each(func(org planOrg) error { return f.bootOrg(ctx, p, org) })
+}
+
+// bootOrg starts the nodes of one organisation. Those that were here before are started together, since a cluster is ready
+// only when more than half of it is back; new ones join what is ready.
+func (f *Fleet) bootOrg(ctx context.Context, p *phase, org planOrg) error {
+	var known, fresh []planNode
+	for i, n := range org.Nodes {
+		data := f.dataDir(n.StackID)
+		if i == 0 || node.HoldsNode(data) && !node.AwaitsJoin(data) {
+			known = append(known, n)
+		} else {
+			fresh = append(fresh, n)
 		}
 	}
-	return nil
+	if err := f.bring(ctx, p, org, known, nil); err != nil || len(fresh) == 0 {
+		return err
+	}
+	token, err := f.joinToken(ctx, org, len(fresh))
+	if err != nil {
+		return &FailedError{Phase: p.name, Check: "join token of " + org.Organization, Err: err, Log: tail(f.logFile(org.Nodes[0].StackID), 0, 8), LogFile: f.logFile(org.Nodes[0].StackID), Next: "agentos status" + f.at()}
+	}
+	join := []string{"--join=" + org.Nodes[0].addr("cluster"), "--join-token-file=" + token}
+	return errors.Join(f.bring(ctx, p, org, fresh, join), os.Remove(token))
 }
 
 // started is a node on its way.

@@ -18,11 +18,12 @@ func (f *Fleet) count(ctx context.Context, p *phase, into *census) error {
 	p.total(len(f.plan.Organizations))
 	into.open = map[string][]string{}
 	for _, org := range f.plan.Organizations {
-		n := org.Nodes[0]
-		if _, alive, err := f.running(n.StackID); err != nil {
+		n, alive, err := f.oneOf(org)
+		if err != nil {
 			return err
-		} else if !alive {
-			p.step("%s does not run: nothing to count", n.StackID)
+		}
+		if !alive {
+			p.step("no node of %s runs: nothing to count", org.Organization)
 			continue
 		}
 		c, err := f.with(n, f.keyFile(org, node.DefaultTenantID, roleTenantUser))
@@ -40,6 +41,16 @@ func (f *Fleet) count(ctx context.Context, p *phase, into *census) error {
 	return nil
 }
 
+// oneOf returns the first node of an organisation that runs, or false.
+func (f *Fleet) oneOf(org planOrg) (planNode, bool, error) {
+	for _, n := range org.Nodes {
+		if _, alive, err := f.running(n.StackID); alive || err != nil {
+			return n, alive, err
+		}
+	}
+	return planNode{}, false, nil
+}
+
 // recount looks each of them up again: it must be there, and must not have failed for want of a node.
 func (f *Fleet) recount(ctx context.Context, p *phase, had *census) error {
 	p.total(len(f.plan.Organizations))
@@ -49,7 +60,14 @@ func (f *Fleet) recount(ctx context.Context, p *phase, had *census) error {
 			p.step("%s had no run under way", org.Organization)
 			continue
 		}
-		c, err := f.with(org.Nodes[0], f.keyFile(org, node.DefaultTenantID, roleTenantUser))
+		n, alive, err := f.oneOf(org) // only one may have been restarted, and the first be down
+		if err != nil {
+			return err
+		}
+		if !alive {
+			n = org.Nodes[0]
+		}
+		c, err := f.with(n, f.keyFile(org, node.DefaultTenantID, roleTenantUser))
 		if err != nil {
 			return err
 		}
@@ -67,17 +85,44 @@ func (f *Fleet) recount(ctx context.Context, p *phase, had *census) error {
 	return nil
 }
 
-// facts puts the tenants' limits into the report.
+// facts puts into the report what the organisations keep: tenants and their limits, agents, peerings and routes. What can't
+// be found out is left out.
 func (f *Fleet) facts(ctx context.Context, r *Report) {
-	org := f.plan.Organizations[0]
-	c, err := f.with(org.Nodes[0], f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin))
+	for _, org := range f.plan.Organizations {
+		n, alive, err := f.oneOf(org)
+		if err != nil || !alive {
+			continue
+		}
+		f.factsOf(ctx, r, org, n)
+	}
+}
+
+func (f *Fleet) factsOf(ctx context.Context, r *Report, org planOrg, n planNode) {
+	c, err := f.with(n, f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin))
 	if err != nil {
 		return
 	}
 	defer c.Close()
 	for _, id := range []string{node.DefaultTenantID, node.IsolationTenantID} {
 		if t, err := c.GetTenant(ctx, id); err == nil {
-			r.Tenants = append(r.Tenants, TenantFacts{TenantID: id, Name: t.Name, Status: t.Status, Quotas: t.Quotas})
+			r.Tenants = append(r.Tenants, TenantFacts{Organization: org.Organization, TenantID: id, Name: t.Name, Status: t.Status, Quotas: t.Quotas})
 		}
+	}
+	for p, err := range c.Peerings().All(ctx) {
+		if err != nil {
+			break
+		}
+		r.Peerings = append(r.Peerings, PeeringFacts{At: org.Organization, Peering: p})
+	}
+	for _, a := range agentsOf(org) {
+		if a, err := c.GetAgent(ctx, a.ID); err == nil {
+			r.Agents = append(r.Agents, AgentFacts{Organization: org.Organization, TenantID: a.TenantID, AgentID: a.ID, ModelRef: a.ModelRef})
+		}
+	}
+	for route, err := range c.Routes().All(ctx) {
+		if err != nil {
+			break
+		}
+		r.Routes = append(r.Routes, RouteFacts{Organization: org.Organization, ID: route.ID, AgentID: route.Match.AgentID, To: placesOf(route)})
 	}
 }

@@ -47,7 +47,8 @@ func (t *trial) try(ctx context.Context, into *[]Check, name string, do func(con
 
 // validate tries everything that a deployment is for.
 func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
-	p.total(len(f.plan.nodes())*len(healthPaths) + len(f.plan.Organizations)*len(smokeTests))
+	orgs := f.plan.Organizations
+	p.total(len(f.plan.nodes())*len(healthPaths) + len(orgs)*len(smokeTests) + (len(orgs)-1)*len(abroadTests))
 	t := &trial{p: p}
 	answers := map[string]bool{} // by stack id
 	for _, n := range f.plan.nodes() {
@@ -64,15 +65,20 @@ func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
 		}
 		api.Close()
 	}
-	for _, org := range f.plan.Organizations {
+	for i, org := range orgs {
 		s := &smoke{f: f, org: org, node: org.Nodes[0]}
 		for _, test := range smokeTests {
-			t.try(ctx, &r.Smoke, test.name, func(ctx context.Context) (string, error) {
+			t.try(ctx, &r.Smoke, org.Organization+": "+test.name, func(ctx context.Context) (string, error) {
 				if !answers[s.node.StackID] {
 					return "", fmt.Errorf("not tried: %s does not answer", s.node.StackID)
 				}
 				return test.do(s, ctx)
 			})
+		}
+		if i == 0 {
+			for _, other := range orgs[1:] {
+				s.tryAbroad(ctx, t, r, other, answers[s.node.StackID] && answers[other.Nodes[0].StackID])
+			}
 		}
 		s.close()
 	}
@@ -209,7 +215,7 @@ func (s *smoke) run(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	made, err := probe(ctx, c, `/call tool.echo {"probe":"agentos validate"}`)
+	made, err := probe(ctx, c, node.SampleAgentID, `/call tool.echo {"probe":"agentos validate"}`)
 	if err != nil {
 		return "", err
 	}

@@ -27,8 +27,8 @@ type Options struct {
 	// Progress is told what happens, in order, from one goroutine at a time; nil tells nobody.
 	Progress func(Event)
 
-	// Mode, BasePort, Nodes and Orgs shape a new deployment; zero values mean demo, DefaultBasePort, 1 and 1. For a
-	// deployment that exists they must be zero or what it was made with.
+	// Mode, BasePort, Nodes (of the first organisation; every other has one) and Orgs shape a new deployment; zero values
+	// mean demo, DefaultBasePort, 3 and 2. For a deployment that exists they must be zero or what it was made with.
 	Mode     node.Mode
 	BasePort int
 	Nodes    int
@@ -96,20 +96,18 @@ func (f *Fleet) StateDir() string { return f.o.StateDir }
 
 // lay makes the plan of a new deployment, or holds the wishes against the one there is.
 func (f *Fleet) lay() error {
-	if f.o.Orgs > 1 {
+	if f.o.Nodes < 0 || f.o.Nodes > maxNodes || f.o.Orgs < 0 || f.o.Orgs > len(organizations) {
 		return &RefusedError{
-			fmt.Sprintf("this version deploys one organisation, not %d", f.o.Orgs),
-			"leave --orgs out; peers come with the next step (docs/plan)",
+			fmt.Sprintf("--nodes counts from 1 to %d, and --orgs from 1 to %d", maxNodes, len(organizations)),
+			fmt.Sprintf("leave them out for %d nodes and %d organisations", defaultNodes, defaultOrgs),
 		}
-	}
-	if f.o.Nodes < 0 || f.o.Nodes > maxNodes || f.o.Orgs < 0 {
-		return &RefusedError{fmt.Sprintf("--nodes counts from 1 to %d, and --orgs from 1", maxNodes), "leave them out for one node"}
 	}
 	mode, port := f.o.Mode, f.o.BasePort
 	if f.plan == nil {
 		mode, port = cmp.Or(mode, f.o.FreshMode, node.Demo), cmp.Or(port, f.o.FreshBasePort, DefaultBasePort)
 	}
-	if last := 65535 - PortStep*max(f.o.Nodes, 1); port != 0 && (port < 1024 || port > last) {
+	nodes, orgs := cmp.Or(f.o.Nodes, defaultNodes), cmp.Or(f.o.Orgs, defaultOrgs)
+	if last := 65535 - PortStep*(nodes+orgs-1); port != 0 && (port < 1024 || port > last) {
 		return &RefusedError{fmt.Sprintf("base port %d is not between 1024 and %d", port, last), fmt.Sprintf("leave it out for %d", DefaultBasePort)}
 	}
 	switch mode {
@@ -123,7 +121,7 @@ func (f *Fleet) lay() error {
 		return &RefusedError{fmt.Sprintf("mode %q is none of demo, dev, prod", mode), "leave it out for demo"}
 	}
 	if f.plan == nil {
-		p := newPlan(mode, port, max(f.o.Nodes, 1), 1)
+		p := newPlan(mode, port, nodes, orgs)
 		f.plan = &p
 		return nil
 	}
@@ -138,6 +136,9 @@ func (f *Fleet) lay() error {
 	}
 	if has := len(f.plan.Organizations[0].Nodes); f.o.Nodes != 0 && f.o.Nodes != has {
 		return differs("nodes:", fmt.Sprint(has), fmt.Sprint(f.o.Nodes))
+	}
+	if has := len(f.plan.Organizations); f.o.Orgs != 0 && f.o.Orgs != has {
+		return differs("organisations:", fmt.Sprint(has), fmt.Sprint(f.o.Orgs))
 	}
 	if f.o.BasePort != 0 && f.o.BasePort != f.plan.BasePort {
 		return differs("base port", fmt.Sprint(f.plan.BasePort), fmt.Sprint(f.o.BasePort))

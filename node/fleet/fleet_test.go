@@ -34,19 +34,19 @@ func mustFleet(tb testing.TB, o fleet.Options) *fleet.Fleet {
 	return f
 }
 
-// mustPort finds ports in a row, as a node takes them, that are free and lie below those the kernel gives to others.
+// mustPort finds ports in a row, as a deployment takes them, that are free and lie below those the kernel gives to others.
 func mustPort(tb testing.TB) int {
 	tb.Helper()
 	for range 100 {
 		port, free := 12000+rand.IntN(1800)*fleet.PortStep, 0
-		for ; free < 5; free++ {
+		for ; free < 4*fleet.PortStep; free++ {
 			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+free)))
 			if err != nil {
 				break
 			}
 			l.Close()
 		}
-		if free == 5 {
+		if free == 4*fleet.PortStep {
 			return port
 		}
 	}
@@ -65,7 +65,7 @@ func TestOpen_refusesReportsInsideState(t *testing.T) {
 
 func TestFleet_Up_refuses(t *testing.T) {
 	for name, o := range map[string]fleet.Options{
-		"nodes": {Nodes: 10}, "orgs": {Orgs: 2}, "negative": {Nodes: -1}, "mode": {Mode: "production"}, "prod": {Mode: "prod"},
+		"nodes": {Nodes: 10}, "orgs": {Orgs: 6}, "negative": {Nodes: -1}, "mode": {Mode: "production"}, "prod": {Mode: "prod"},
 		"low port": {BasePort: 80}, "high port": {BasePort: 65530}, "fresh port": {FreshBasePort: 7},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -23,6 +23,12 @@ const (
 // maxNodes bounds a cluster on one machine.
 const maxNodes = 9
 
+// What a deployment is when nothing else is asked for: two organisations, of which the first has three nodes.
+const (
+	defaultNodes = 3
+	defaultOrgs  = 2
+)
+
 // organizations are the names given out, in order.
 var organizations = [...]string{"acme", "globex", "initech", "umbrella", "hooli"}
 
@@ -33,6 +39,8 @@ type plan struct {
 	BasePort      int          `json:"base_port"`
 	Organizations []planOrg    `json:"organizations"`
 	Seeded        *node.Seeded `json:"seeded,omitempty"`
+	// Wired are the peerings that up has made and given grants. What people change about them stays as they leave it.
+	Wired []string `json:"wired,omitempty"`
 }
 
 type planOrg struct {

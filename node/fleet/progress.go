@@ -2,7 +2,9 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -39,9 +41,10 @@ type PhaseResult struct {
 	Error      string   `json:"error,omitempty"`
 }
 
-// phase counts the steps of one phase while it runs.
+// phase counts the steps of one phase while it runs. Several goroutines may report to it.
 type phase struct {
 	name  string
+	mu    sync.Mutex
 	tell  func(Event)
 	began time.Time
 	PhaseResult
@@ -53,6 +56,8 @@ func (p *phase) total(n int) { p.Total = n }
 // step counts one step that is done.
 func (p *phase) step(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.Done++
 	p.Total = max(p.Total, p.Done)
 	p.Steps = append(p.Steps, text)
@@ -62,6 +67,8 @@ func (p *phase) step(format string, args ...any) {
 // note tells something that is no step.
 func (p *phase) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.Steps = append(p.Steps, text)
 	p.tell(Event{Kind: Step, Phase: p.name, Text: text, Done: p.Done, Total: p.Total, Took: time.Since(p.began)})
 }
@@ -83,6 +90,17 @@ func (e *FailedError) Error() string { return fmt.Sprintf("%s: %s: %v", e.Phase,
 
 // Unwrap returns the cause.
 func (e *FailedError) Unwrap() error { return e.Err }
+
+// each does something for every organisation at once, and returns what failed.
+func (f *Fleet) each(do func(planOrg) error) error {
+	faults := make([]error, len(f.plan.Organizations))
+	var wg sync.WaitGroup
+	for i, org := range f.plan.Organizations {
+		wg.Go(func() { faults[i] = do(org) })
+	}
+	wg.Wait()
+	return errors.Join(faults...)
+}
 
 // run runs one phase and writes its result into the report.
 func (f *Fleet) run(ctx context.Context, r *Report, name string, do func(context.Context, *phase) error) error {

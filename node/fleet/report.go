@@ -28,20 +28,23 @@ type Report struct {
 	Mode     string     `json:"mode"`
 	StateDir string     `json:"state_dir"`
 
-	Ports    []Port        `json:"ports"`
-	Nodes    []NodeStatus  `json:"nodes"`
-	Seeded   *node.Seeded  `json:"seeded"`
-	Phases   []PhaseResult `json:"phases"`
-	Checks   []Check       `json:"checks"`
-	Smoke    []Check       `json:"smoke_tests"`
-	Alerts   Alerts        `json:"alerts"`
-	Access   *Access       `json:"access"`
-	Tenants  []TenantFacts `json:"tenants"`
-	Advice   []Advice      `json:"advice"`
-	Removed  []string      `json:"removed,omitempty"`
-	Error    string        `json:"error,omitempty"`
-	LastLog  []string      `json:"last_log_lines,omitempty"`
-	Remedies []string      `json:"remediation"`
+	Ports    []Port         `json:"ports"`
+	Nodes    []NodeStatus   `json:"nodes"`
+	Seeded   *node.Seeded   `json:"seeded"`
+	Phases   []PhaseResult  `json:"phases"`
+	Checks   []Check        `json:"checks"`
+	Smoke    []Check        `json:"smoke_tests"`
+	Alerts   Alerts         `json:"alerts"`
+	Access   *Access        `json:"access"`
+	Tenants  []TenantFacts  `json:"tenants"`
+	Agents   []AgentFacts   `json:"agents"`
+	Peerings []PeeringFacts `json:"peerings"`
+	Routes   []RouteFacts   `json:"routes"`
+	Advice   []Advice       `json:"advice"`
+	Removed  []string       `json:"removed,omitempty"`
+	Error    string         `json:"error,omitempty"`
+	LastLog  []string       `json:"last_log_lines,omitempty"`
+	Remedies []string       `json:"remediation"`
 
 	// Files are where the report lies; filled in by write.
 	Files []string `json:"files"`
@@ -83,10 +86,33 @@ type Alerts struct {
 
 // TenantFacts are a tenant's limits, for the report.
 type TenantFacts struct {
-	TenantID string        `json:"tenant_id"`
-	Name     string        `json:"name"`
-	Status   string        `json:"status"`
-	Quotas   client.Quotas `json:"quotas"`
+	Organization string        `json:"organization"`
+	TenantID     string        `json:"tenant_id"`
+	Name         string        `json:"name"`
+	Status       string        `json:"status"`
+	Quotas       client.Quotas `json:"quotas"`
+}
+
+// AgentFacts are an agent that was seeded.
+type AgentFacts struct {
+	Organization string `json:"organization"`
+	TenantID     string `json:"tenant_id"`
+	AgentID      string `json:"agent_id"`
+	ModelRef     string `json:"model_ref"`
+}
+
+// PeeringFacts are a peering as one of the two organisations has it.
+type PeeringFacts struct {
+	At      string         `json:"at"` // that organisation
+	Peering client.Peering `json:"peering"`
+}
+
+// RouteFacts are a route of an organisation's default tenant.
+type RouteFacts struct {
+	Organization string   `json:"organization"`
+	ID           string   `json:"route_id"`
+	AgentID      string   `json:"agent_id"` // "" for any
+	To           []string `json:"to"`
 }
 
 // Advice is how to do what people do next.
@@ -100,8 +126,8 @@ func (f *Fleet) newReport(action string) *Report {
 		Action: action, Result: "ok", StartedAt: time.Now().UTC(), Build: f.o.Build, StateDir: f.o.StateDir,
 		Host:  Host{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), GoVersion: runtime.Version()},
 		Ports: []Port{}, Nodes: []NodeStatus{}, Phases: []PhaseResult{}, Checks: []Check{}, Smoke: []Check{},
-		Tenants: []TenantFacts{}, Advice: []Advice{}, Remedies: []string{}, Files: []string{},
-		Alerts: Alerts{Detail: "no alert receiver: alerting is not part of this version", HowToTest: "agentos test-alert, once it comes"},
+		Tenants: []TenantFacts{}, Agents: []AgentFacts{}, Peerings: []PeeringFacts{}, Routes: []RouteFacts{}, Advice: []Advice{}, Remedies: []string{}, Files: []string{},
+		Alerts: Alerts{Detail: "none: this version sends no alerts", HowToTest: "nothing to test yet: agentos validate fails when something is broken, and a monitor of your own can ask each node's /readyz and /metrics"},
 	}
 	r.Host.Hostname, _ = os.Hostname()
 	r.Host.DiskFree, _ = freeSpace(filepath.Dir(f.o.StateDir))
@@ -176,95 +202,4 @@ func (f *Fleet) reports() []string {
 func stamp(name string) string {
 	base := strings.TrimSuffix(filepath.Base(name), ".json")
 	return base[max(0, len(base)-15):]
-}
-
-func (r *Report) markdown() string {
-	var b strings.Builder
-	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
-	p("# agentos %s: %s\n\n", r.Action, r.Result)
-	p("%s, took %s, on %s (%s/%s, %d CPUs, %s free), agentos %s (%s).\n", r.StartedAt.Format(time.RFC3339),
-		time.Duration(r.DurationMS)*time.Millisecond, r.Host.Hostname, r.Host.OS, r.Host.Arch, r.Host.CPUs, rounded(r.Host.DiskFree), r.Build.Version, r.Build.GitSHA)
-	p("Mode %s, state directory `%s`.\n", r.Mode, r.StateDir)
-	if r.Error != "" {
-		p("\n## What failed\n\n%s\n", r.Error)
-		if len(r.LastLog) > 0 {
-			p("\n```\n%s\n```\n", strings.Join(r.LastLog, "\n"))
-		}
-	}
-	if len(r.Remedies) > 0 {
-		p("\n## What to do\n\n")
-		for _, remedy := range r.Remedies {
-			p("- `%s`\n", remedy)
-		}
-	}
-	p("\n## Phases\n\n| phase | result | steps | ms |\n|---|---|---|---|\n")
-	for _, ph := range r.Phases {
-		p("| %s | %s | %d/%d | %d |\n", ph.Name, ph.Result, ph.Done, ph.Total, ph.DurationMS)
-	}
-	table := func(title string, checks []Check) {
-		if len(checks) == 0 {
-			return
-		}
-		p("\n## %s\n\n| check | result | ms | detail |\n|---|---|---|---|\n", title)
-		for _, c := range checks {
-			p("| %s | %s | %d | %s |\n", c.Name, okWord(c.OK), c.DurationMS, strings.ReplaceAll(c.Detail, "|", "\\|"))
-		}
-	}
-	table("Health", r.Checks)
-	table("Smoke tests", r.Smoke)
-	r.markdownPlaces(p)
-	return b.String()
-}
-
-func (r *Report) markdownPlaces(p func(string, ...any)) {
-	if len(r.Nodes) > 0 {
-		p("\n## Nodes\n\n| node | state | pid | API | admin | version | log |\n|---|---|---|---|---|---|---|\n")
-		for _, n := range r.Nodes {
-			p("| %s | %s | %d | %s | %s | %s | `%s` |\n", n.StackID, n.State, n.PID, n.APIURL, n.AdminURL, n.Version, n.LogFile)
-		}
-	}
-	if len(r.Ports) > 0 {
-		p("\n## Ports\n\n| node | listener | address | state |\n|---|---|---|---|\n")
-		for _, port := range r.Ports {
-			p("| %s | %s | %s %s | %s |\n", port.StackID, port.Listener, port.Protocol, port.Address, port.State)
-		}
-	}
-	if r.Access != nil {
-		p("\n## Credentials\n\nEach file holds one API key and can be read by its owner alone.\n\n| tenant | principal | role | key file |\n|---|---|---|---|\n")
-		for _, o := range r.Access.Organizations {
-			for _, t := range o.Tenants {
-				for _, pr := range t.Principals {
-					p("| %s | %s | %s | `%s` |\n", t.ID, pr.ID, pr.Role, pr.KeyFile)
-				}
-			}
-		}
-		p("\nMetrics: %s\n", strings.Join(r.Access.Observability.MetricsURLs, ", "))
-	}
-	if r.Seeded != nil {
-		p("\n## Seeded\n\nTenant `%s`; agents `%s`; tools `%s`.\n", r.Seeded.DefaultTenantID, strings.Join(r.Seeded.SampleAgentIDs, "`, `"), strings.Join(r.Seeded.SampleToolIDs, "`, `"))
-	}
-	for _, t := range r.Tenants {
-		raw, _ := json.Marshal(t.Quotas)
-		p("\nTenant `%s` (%s, %s), quotas: `%s`\n", t.TenantID, t.Name, t.Status, raw)
-	}
-	p("\n## Alerts\n\n%s. To test: %s.\n", r.Alerts.Detail, r.Alerts.HowToTest)
-	if len(r.Removed) > 0 {
-		p("\n## Removed\n\n")
-		for _, what := range r.Removed {
-			p("- %s\n", what)
-		}
-	}
-	if len(r.Advice) > 0 {
-		p("\n## Next\n\n")
-		for _, a := range r.Advice {
-			p("- %s: `%s`\n", a.What, a.Command)
-		}
-	}
-}
-
-func okWord(ok bool) string {
-	if ok {
-		return "ok"
-	}
-	return "FAILED"
 }

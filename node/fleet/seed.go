@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nexixai/agentos/agent"
 	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/node"
@@ -42,6 +43,25 @@ func (f *Fleet) keyFile(org planOrg, tenantID, role string) string {
 	return f.path(keysName, name)
 }
 
+// The agent that only one organisation has, so that others send it runs.
+const (
+	summarizerID  = "agt_globex_summarizer_v1"
+	summarizerOrg = "globex"
+)
+
+// agentsOf are the agents of an organisation's default tenant.
+func agentsOf(org planOrg) []agent.Agent {
+	agents := []agent.Agent{node.SampleAgent(node.DefaultTenantID)}
+	if org.Organization == summarizerOrg {
+		agents = append(agents, agent.Agent{
+			ID: summarizerID, TenantID: node.DefaultTenantID, Name: "Summarizer", Version: "1.0.0", Status: "active", ModelRef: "tier:fast",
+			Description:  "Summarises a text, for this organisation and those it is paired with. With the built-in model, which is no language model, it gives the text back.",
+			Instructions: "Summarise what the user sends in one short paragraph. Keep names and numbers, and add nothing.",
+		})
+	}
+	return agents
+}
+
 // tenants lists what access.json says of an organisation's tenants.
 func (f *Fleet) tenants(org planOrg) []Tenant {
 	list := []Tenant{}
@@ -61,11 +81,18 @@ func (f *Fleet) tenants(org planOrg) []Tenant {
 
 // seed makes sure that the sample tenants, agent and keys are there. What is there already is left as it is.
 func (f *Fleet) seed(ctx context.Context, _ *Report, p *phase) error {
-	p.total(len(f.plan.Organizations) * (2 + 1 + len(identities())))
+	total := 0
 	for _, org := range f.plan.Organizations {
+		total += 2 + len(identities()) + len(agentsOf(org))
+	}
+	p.total(total)
+	if err := f.each(func(org planOrg) error {
 		if err := f.seedOrg(ctx, p, org); err != nil {
 			return &FailedError{Phase: p.name, Check: "seed " + org.Organization, Err: err, Log: tail(f.logFile(org.Nodes[0].StackID), 0, 8), LogFile: f.logFile(org.Nodes[0].StackID), Next: "agentos up" + f.at()}
 		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	seeded := node.Samples()
 	f.plan.Seeded = &seeded
@@ -87,25 +114,27 @@ func (f *Fleet) seedOrg(ctx context.Context, p *phase, org planOrg) error {
 		if err != nil {
 			return fmt.Errorf("tenant %s: %w", t.ID, err)
 		}
-		p.step("tenant %s %s", t.ID, madeWord(made))
+		p.step("%s: tenant %s %s", org.Organization, t.ID, madeWord(made))
 	}
 	for _, i := range identities() {
 		made, err := f.ensureKey(ctx, org, n, admin, i.tenant, i.principal, i.role)
 		if err != nil {
 			return fmt.Errorf("key of %s in %s: %w", i.principal, i.tenant, err)
 		}
-		p.step("key of %s in %s %s", i.role, i.tenant, madeWord(made))
+		p.step("%s: key of %s in %s %s", org.Organization, i.role, i.tenant, madeWord(made))
 	}
 	tenantAdmin, err := f.with(n, f.keyFile(org, node.DefaultTenantID, roleTenantAdmin))
 	if err != nil {
 		return err
 	}
 	defer tenantAdmin.Close()
-	made, err := ensureAgent(ctx, tenantAdmin, node.SampleAgent(node.DefaultTenantID))
-	if err != nil {
-		return fmt.Errorf("agent %s: %w", node.SampleAgentID, err)
+	for _, a := range agentsOf(org) {
+		made, err := ensureAgent(ctx, tenantAdmin, a)
+		if err != nil {
+			return fmt.Errorf("agent %s: %w", a.ID, err)
+		}
+		p.step("%s: agent %s %s", org.Organization, a.ID, madeWord(made))
 	}
-	p.step("agent %s %s", node.SampleAgentID, madeWord(made))
 	return nil
 }
 

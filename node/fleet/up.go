@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
-	"github.com/nexixai/agentos/api/client"
 	"github.com/nexixai/agentos/node"
-	"github.com/nexixai/agentos/peer/cluster"
 )
 
 // Up makes the deployment, or makes it whole again: what runs is left alone, what was killed is started, what is seeded
@@ -105,58 +102,6 @@ func (f *Fleet) bootAll(ctx context.Context, r *Report, p *phase) error {
 	return f.boot(ctx, r, p)
 }
 
-// wire waits until the nodes of each organisation are one cluster, in which everybody votes who is to, and tells people
-// where it all is. That comes before the checks, so that a deployment which fails them can be looked at.
-func (f *Fleet) wire(ctx context.Context, _ *Report, p *phase) error {
-	p.total(len(f.plan.Organizations) + 1)
-	for _, org := range f.plan.Organizations {
-		now, err := f.awaitVoters(ctx, org)
-		if err != nil {
-			return &FailedError{Phase: p.name, Check: "cluster of " + org.Organization, Err: err, Next: "agentos cluster status --org " + org.Organization + f.at()}
-		}
-		p.step("%s is one cluster: %d node(s), %d voter(s), led by %s", org.Organization, len(now.Members), voters(now), *now.Leader)
-	}
-	if err := f.saveAccess(); err != nil {
-		return err
-	}
-	p.step("access to %d node(s) is in %s", len(f.plan.nodes()), f.path(accessName))
-	return nil
-}
-
-// awaitVoters waits until as many of the organisation's nodes vote as are to, and returns the cluster as it then is.
-func (f *Fleet) awaitVoters(ctx context.Context, org planOrg) (*client.Cluster, error) {
-	c, err := f.with(org.Nodes[0], f.keyFile(org, node.DefaultTenantID, rolePlatformAdmin))
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	want := cluster.WantedVoters(len(org.Nodes))
-	ctx, cancel := context.WithTimeoutCause(ctx, bootPatience, fmt.Errorf("not all of %d voters were there after %v", want, bootPatience))
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		now, err := c.Cluster(ctx)
-		if err == nil && now.Leader != nil && voters(now) >= want {
-			return now, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), err)
-		case <-tick.C:
-		}
-	}
-}
-
-func voters(c *client.Cluster) (n int) {
-	for _, m := range c.Members {
-		if m.Role == "voter" && m.Status == "alive" {
-			n++
-		}
-	}
-	return n
-}
-
 // saveAccess describes the deployment as it stands in access.json.
 func (f *Fleet) saveAccess() error {
 	a, err := f.access()
@@ -166,13 +111,14 @@ func (f *Fleet) saveAccess() error {
 	return writeJSON(f.path(accessName), a)
 }
 
-// restart stops and starts each node, or the one named only; the next one is touched when the one before is ready again.
+// restart stops and starts each node, or the one named only. Of one cluster, the next node is touched when the one before
+// is ready again; clusters don't wait for each other.
 func (f *Fleet) restart(ctx context.Context, p *phase, only string) error {
 	p.total(2)
 	if only == "" {
 		p.total(2 * len(f.plan.nodes()))
 	}
-	for _, org := range f.plan.Organizations {
+	return f.each(func(org planOrg) error {
 		for _, n := range org.Nodes {
 			if only != "" && n.StackID != only {
 				continue
@@ -181,8 +127,8 @@ func (f *Fleet) restart(ctx context.Context, p *phase, only string) error {
 				return err
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (f *Fleet) restartNode(ctx context.Context, p *phase, org planOrg, n planNode) error {
@@ -222,6 +168,16 @@ func (f *Fleet) describe(ctx context.Context, r *Report, p *phase) (err error) {
 		r.Seeded = f.plan.Seeded
 		f.facts(ctx, r)
 	}
+	for _, route := range f.wantedRoutes() {
+		r.Advice = append(r.Advice, Advice{
+			"a run that " + route.Targets[0].Organization + " does for " + f.plan.Organizations[0].Organization,
+			"agentos runs create --agent " + route.Match.AgentID + " --text 'Two organisations share their agents.' --watch" + f.at(),
+		})
+	}
+	if len(f.plan.Organizations) > 1 {
+		other := f.plan.Organizations[1].Organization
+		r.Advice = append(r.Advice, Advice{"the same as another organisation", "agentos runs list --org " + other + f.at()})
+	}
 	r.Advice = append(r.Advice,
 		Advice{"a first run", "agentos runs create --agent " + node.SampleAgentID + " --text hello --watch" + f.at()},
 		Advice{"make a tenant", "agentos tenants create tnt_mine --name Mine --plan standard" + f.at()},
@@ -229,7 +185,7 @@ func (f *Fleet) describe(ctx context.Context, r *Report, p *phase) (err error) {
 		Advice{"rotate a key", "agentos keys rotate KEY --out KEY_FILE" + f.at() + " (KEY as agentos keys list shows it)"},
 		Advice{"see how it is", "agentos status" + f.at()},
 	)
-	p.step("%d tenant(s) and their quotas", len(r.Tenants))
+	p.step("%d tenant(s) and their quotas, %d agent(s), %d peering(s), %d route(s)", len(r.Tenants), len(r.Agents), len(r.Peerings), len(r.Routes))
 	return nil
 }
 
