@@ -51,14 +51,16 @@ type AccessNode struct {
 	DataDir  string `json:"data_dir"`
 }
 
-// Deployment is a one-node deployment made by `agentos up` in a directory of its own.
+// Deployment is made by `agentos up` in a directory of its own: of one node, unless Shape says otherwise.
 type Deployment struct {
 	Binary   string
 	Dir      string // working directory; reports go below it
 	StateDir string
 	BasePort int
 	Env      []string
-	Access   Access
+	// Shape are the flags that say how many organisations and nodes there are; empty and not nil leaves that to the binary.
+	Shape  []string
+	Access Access
 }
 
 // UpBound bounds one `agentos up`.
@@ -70,7 +72,7 @@ func NewDeployment(tb testing.TB, binary string, env ...string) *Deployment {
 	tb.Helper()
 	d := &Deployment{Binary: binary, Dir: tb.TempDir(), Env: env}
 	d.StateDir = filepath.Join(d.Dir, "state")
-	port, err := FreePorts(40)
+	port, err := FreePorts(50)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -90,7 +92,11 @@ func Up(tb testing.TB, binary string, env ...string) *Deployment {
 // Up runs `agentos up` and reads access.json. It may be run again after a node was killed.
 func (d *Deployment) Up(tb testing.TB) Outcome {
 	tb.Helper()
-	out := d.CLI(tb, "up", "--orgs", "1", "--nodes", "1", "--base-port", strconv.Itoa(d.BasePort), "--output", "json")
+	shape := d.Shape
+	if shape == nil {
+		shape = []string{"--orgs", "1", "--nodes", "1"}
+	}
+	out := d.CLI(tb, append([]string{"up", "--base-port", strconv.Itoa(d.BasePort), "--output", "json"}, shape...)...)
 	if out.Code != 0 {
 		tb.Fatalf("agentos up: exit code %d\n%s\n%s\n%s", out.Code, tail(out.Stdout, 2000), tail(out.Stderr, 4000), tail(d.Log(), 4000))
 	}
@@ -126,13 +132,31 @@ func (d *Deployment) CLI(tb testing.TB, args ...string) Outcome {
 	return Command(tb, UpBound, d.Dir, d.Env, d.Argv(args...)...)
 }
 
-// Node returns the node.
+// Node returns the node: the first one of the first organisation, if there are more.
 func (d *Deployment) Node() AccessNode { return d.Access.Organizations[0].Nodes[0] }
 
-// Key returns the API key of the first principal with this role in this tenant.
+// Org returns the organisation of this name.
+func (d *Deployment) Org(tb testing.TB, name string) Organization {
+	tb.Helper()
+	for _, o := range d.Access.Organizations {
+		if o.Organization == name {
+			return o
+		}
+	}
+	tb.Fatalf("no organisation %s in access.json", name)
+	return Organization{}
+}
+
+// Key returns the API key of the first principal with this role in this tenant of the first organisation.
 func (d *Deployment) Key(tb testing.TB, tenantID, role string) string {
 	tb.Helper()
-	for _, t := range d.Access.Organizations[0].Tenants {
+	return d.Access.Organizations[0].Key(tb, tenantID, role)
+}
+
+// Key returns the API key of the first principal with this role in this tenant.
+func (o Organization) Key(tb testing.TB, tenantID, role string) string {
+	tb.Helper()
+	for _, t := range o.Tenants {
 		for _, p := range t.Principals {
 			if (tenantID == "" || t.TenantID == tenantID) && p.Role == role {
 				text, err := os.ReadFile(p.KeyFile)
@@ -162,7 +186,13 @@ func (d *Deployment) Pid() int { return d.Node().Pid }
 // Kill ends the node without a warning and waits until it is gone.
 func (d *Deployment) Kill(tb testing.TB) {
 	tb.Helper()
-	pid := d.Pid()
+	d.KillNode(tb, d.Node())
+}
+
+// KillNode is Kill of one of several nodes.
+func (d *Deployment) KillNode(tb testing.TB, n AccessNode) {
+	tb.Helper()
+	pid := n.Pid
 	if !Alive(pid) {
 		tb.Fatalf("node %d was dead before it was killed; its log ends:\n%s", pid, tail(d.Log(), 4000))
 	}

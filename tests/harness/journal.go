@@ -153,6 +153,7 @@ func members(typ string) ([]string, bool) {
 		"agentos.tool.call.completed":  {"tool_call_id", "tool_id", "status", "output", "duration_ms", "error"},
 		"agentos.model.requested":      {"model_ref", "operation", "requirements", "input_summary.messages", "input_summary.has_tools"},
 		"agentos.model.completed":      {"model_ref", "operation", "status", "usage.input_tokens", "usage.output_tokens", "usage.total_tokens", "latency_ms", "policy_outcome.decision", "policy_outcome.reasons", "policy_outcome.redactions", "route.backend", "route.model", "route.node", "route.fallback_used"},
+		"agentos.run.forwarded":        {"stack_id", "organization", "route_id", "remote_run_id"},
 		"agentos.run.cancel_requested": {"by"},
 		"agentos.run.completed":        {"status", "output"},
 		"agentos.run.failed":           {"status", "error.code", "error.message", "error.retryable"},
