@@ -33,9 +33,11 @@ type away struct {
 	RouteID string   `json:"route_id"`
 	// Attempt is the fence between the two stores: it rises with each offer, and when the origin gives a peer up.
 	Attempt uint64 `json:"attempt"`
-	// Mark is how long the journal was when the run was offered, the event OfferID being the last.
+	// Mark is how long the journal was when the run was offered; OfferID tells the same offer, asked again.
 	Mark    uint64 `json:"mark,omitempty"`
 	OfferID string `json:"offer_id,omitempty"`
+	// Told is whom the journal's last run.forwarded names.
+	Told string `json:"told,omitempty"`
 	// Pushed is up to which event the executor has pushed the journal by itself.
 	Pushed uint64 `json:"pushed,omitempty"`
 	// Given are the options that the request gave: the others are the executor's to choose.
@@ -271,18 +273,31 @@ func evalOffer(tx storage.Tx, a offerArgs) (none struct{}, err error) {
 	if a.StackID != "" {
 		f.target().StackID = a.StackID
 	}
-	t := f.target()
-	payload, err := json.Marshal(event.Forwarded{StackID: t.StackID, Organization: t.Organization, RouteID: f.RouteID, RemoteRunID: st.runID})
-	if err != nil {
-		return none, fmt.Errorf("run: encode forward: %w", err)
-	}
-	if err := st.append(tx, &event.Draft{ID: a.EventID, Type: event.RunForwarded, Payload: payload}); err != nil {
+	if err := f.tell(tx, st, a.EventID); err != nil {
 		return none, err
 	}
 	f.Phase, f.Mark, f.OfferID = Offered, st.Sequence, a.EventID
 	f.Attempt++
 	st.save(tx, st.Status)
 	return none, f.save(tx, st.keys)
+}
+
+// maxTold is how long the journal may be for one more event to say whom the run is offered to: who takes it gets it whole.
+const maxTold = maxPrefix - 8
+
+// tell says in the journal whom the run is offered to, if that is news. st is not saved.
+func (a *away) tell(tx storage.Tx, st *state, eventID string) error {
+	t := a.target()
+	to := t.Organization + "/" + t.StackID
+	if a.Told == to || st.Sequence >= maxTold {
+		return nil
+	}
+	a.Told = to
+	payload, err := json.Marshal(event.Forwarded{StackID: t.StackID, Organization: t.Organization, RouteID: a.RouteID, RemoteRunID: st.runID})
+	if err != nil {
+		return fmt.Errorf("run: encode forward: %w", err)
+	}
+	return st.append(tx, &event.Draft{ID: eventID, Type: event.RunForwarded, Payload: payload})
 }
 
 type withdrawArgs struct {

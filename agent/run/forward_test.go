@@ -175,7 +175,14 @@ func TestForward_Refused(t *testing.T) {
 	if f := mustForward(t, s, l); f.Next != 1 || f.Attempt != 2 {
 		t.Fatalf("the target that refused for good is asked again: %+v", f)
 	}
-	refuse(3, 1, true)
+	before := mustForward(t, s, l).Last
+	for attempt := uint64(3); attempt < 300; attempt++ { // the journal does not grow by what is no news
+		refuse(attempt, 1, false)
+	}
+	if last := mustForward(t, s, l).Last; last != before {
+		t.Errorf("the journal has grown from %d to %d events", before, last)
+	}
+	refuse(300, 1, true)
 	got := w.get(t.Context(), t, made.ID)
 	if got.Status != run.Failed || got.Error.Code != string(fault.Forbidden) || got.Error.Details["refusals"] == nil {
 		t.Errorf("ended as %s, %+v", got.Status, got.Error)

@@ -85,7 +85,7 @@ func (r *relay) ask() error {
 	}
 	r.log().Info("a peer's answer to a run is outstanding", zap.String("stack_id", peer.StackID), zap.String("address", peer.Address), zap.Error(err))
 	r.tries++
-	return r.idle(nil, r.backoff())
+	return r.idle(nil, r.backoff(longPause))
 }
 
 // unreached waits for a node of the peer's to answer again; what was surely never sent can go to another.
@@ -98,9 +98,9 @@ func (r *relay) unreached(news <-chan struct{}) error {
 	return r.idle(news, longPause)
 }
 
-// backoff grows with the tries that came to nothing.
-func (r *relay) backoff() time.Duration {
-	return min(firstPause<<min(r.tries, 10), longPause)
+// backoff grows, up to most, with the tries that came to nothing.
+func (r *relay) backoff(most time.Duration) time.Duration {
+	return min(firstPause<<min(r.tries, 10), most)
 }
 
 func (r *relay) withdraw(peer *registry.Peer, code fault.Code, message string, permanent bool) error {
@@ -112,7 +112,7 @@ func (r *relay) withdraw(peer *registry.Peer, code fault.Code, message string, p
 		return err
 	}
 	r.tries++
-	if err := r.idle(nil, r.backoff()); err != nil {
+	if err := r.idle(nil, r.backoff(refusedPause)); err != nil {
 		return err
 	}
 	return r.load()

@@ -61,7 +61,7 @@ func (r *relay) follow() error {
 		r.log().Info("a peer's stream has broken off", zap.String("stack_id", peer.StackID), zap.Uint64("last_sequence", r.it.Last), zap.Error(err))
 	}
 	r.tries++
-	return r.pauseFollowing(nil, r.backoff())
+	return r.pauseFollowing(nil, r.backoff(longPause))
 }
 
 // pauseFollowing waits, and hears of a cancel meanwhile.

@@ -18,6 +18,8 @@ import (
 const (
 	firstPause = 50 * time.Millisecond
 	longPause  = 2 * time.Second
+	// refusedPause is the longest before a peer is asked again that has refused the run for now.
+	refusedPause = 10 * time.Second
 )
 
 // relay is the life of one run that goes elsewhere, as far as this node holds it.
@@ -191,12 +193,16 @@ func (r *relay) choose() (target int, peer registry.Peer, ok bool) {
 	return 0, registry.Peer{}, false
 }
 
-// node finds a node of the target's cluster that answers: the one that the target names if it does, and after tries that
-// failed the others in turn.
+// node finds a node of the target's cluster that answers: the one that the target names if it takes runs, else another that
+// does, and after tries that failed the others in turn.
 func (f *Forwarder) node(t *run.Target, tries int) (registry.Peer, bool) {
-	var fit []registry.Peer
+	var fit, busy []registry.Peer
 	for _, p := range f.o.Peers.Peers() {
 		if p.PeeringID != t.PeeringID || !p.Reachable || p.State != registry.PeerAdmitted {
+			continue
+		}
+		if !p.Ready {
+			busy = append(busy, p)
 			continue
 		}
 		if p.StackID == t.StackID && len(fit) > 0 {
@@ -204,7 +210,7 @@ func (f *Forwarder) node(t *run.Target, tries int) (registry.Peer, bool) {
 		}
 		fit = append(fit, p)
 	}
-	if len(fit) == 0 {
+	if fit = append(fit, busy...); len(fit) == 0 {
 		return registry.Peer{}, false
 	}
 	return fit[tries%len(fit)], true

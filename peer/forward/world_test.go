@@ -236,7 +236,7 @@ func (p *peers) set(reachable bool) {
 	p.list = nil
 	for _, n := range []string{"1", "2"} {
 		p.list = append(p.list, registry.Peer{
-			Info: registry.Info{StackID: "stk_globex_" + n}, PeeringID: "prg_1", State: registry.PeerAdmitted, Reachable: reachable, Address: "globex-" + n + ":1",
+			Info: registry.Info{StackID: "stk_globex_" + n}, PeeringID: "prg_1", State: registry.PeerAdmitted, Reachable: reachable, Ready: true, Address: "globex-" + n + ":1",
 		})
 	}
 	ears := p.ears
