@@ -89,6 +89,12 @@ func ReadSession(r storage.Reader, id string) (*Session, error) {
 	return decodeSession(id, raw)
 }
 
+// SessionOf returns the id of a stack's newest session, "" when it has had none.
+func SessionOf(r storage.Reader, stackID string) (string, error) {
+	raw, err := r.Get(currentKeys + stackID)
+	return string(raw), err
+}
+
 // EachSession calls visit for each session until it returns false.
 func EachSession(r storage.Reader, visit func(*Session) bool) error {
 	var broken error

@@ -39,6 +39,8 @@ type createArgs struct {
 	StackID string `json:"stack_id"`
 	Region  string `json:"region"`
 	Session string `json:"session"`
+	// Wanted is the node of this cluster that was asked for by name; it gets the run if it has a free worker.
+	Wanted string `json:"wanted,omitempty"`
 	// Away, when set, says that the run goes to another organisation.
 	Away *away `json:"away,omitempty"`
 
@@ -96,12 +98,7 @@ func (c *Commands) evalCreate(tx storage.Tx, a createArgs) (created, error) {
 		tx.Set(a.Key, []byte(a.Hash+a.RunID))
 	}
 	st.watch(tx, st.DeadlineMS)
-	if a.Away != nil {
-		err = a.Away.begin(tx, st, a.Session)
-	} else {
-		err = settleIn(tx, st, a.Session)
-	}
-	if err != nil {
+	if err := a.settle(tx, st); err != nil {
 		return created{}, err
 	}
 	st.save(tx, "")
@@ -110,6 +107,22 @@ func (c *Commands) evalCreate(tx storage.Tx, a createArgs) (created, error) {
 	}
 	done := created{RunID: a.RunID, CreatedMS: st.CreatedMS, DeadlineMS: st.DeadlineMS, Options: options, StackID: st.StackID}
 	return done, nil
+}
+
+// settle sends a new run away, or leases or queues it here. st is not saved.
+func (a *createArgs) settle(tx storage.Tx, st *state) error {
+	if a.Away != nil {
+		return a.Away.begin(tx, st, a.Session)
+	}
+	session := a.Session
+	if a.Wanted != "" {
+		wanted, err := queue.SessionOf(tx, a.Wanted)
+		if err != nil {
+			return err
+		}
+		session = wanted
+	}
+	return settleIn(tx, st, session)
 }
 
 // recall finds the run that was made under the same idempotency key, "" when there is none. The key's record is the

@@ -255,6 +255,24 @@ func TestForward_NodeDies(t *testing.T) {
 	}
 }
 
+// here keeps every run in this cluster, at the node that it names.
+type here string
+
+func (h here) Place(context.Context, run.Placing, bool) (*run.Placed, error) {
+	return &run.Placed{Local: true, StackID: string(h)}, nil
+}
+
+func TestCreate_AtANode(t *testing.T) {
+	w := mustWorld(t, tenancy.Quotas{}, func(o *run.Options) { o.Placer = here("stk_second") })
+	first, second := w.mustOpen(t, "stk_first", 5), w.mustOpen(t, "stk_second", 2)
+	waitFor(t, func() bool { return first.ID() != "" && second.ID() != "" })
+	for i, want := range []string{"stk_second", "stk_second", "stk_first"} { // the last finds no worker free there
+		if r := w.mustCreate(t, text("hi")); r.Placement.StackID != want {
+			t.Errorf("run %d is at %s, not %s", i, r.Placement.StackID, want)
+		}
+	}
+}
+
 func TestForward_Deadline(t *testing.T) {
 	w, s := mustAway(t, globex)
 	node := w.mustOpen(t, stackID, 2)
@@ -422,6 +440,41 @@ func TestTake_CanceledBefore(t *testing.T) {
 	}
 	if got := w.get(t.Context(), t, "run_2"); got.Status != run.Canceled {
 		t.Errorf("canceled by its origin: %s", got.Status)
+	}
+}
+
+// TestTake_Forgets lets go of refusals after a week, a few with each new one.
+func TestTake_Forgets(t *testing.T) {
+	w := mustTake(t, tenancy.Quotas{})
+	stop := func(runID string) {
+		t.Helper()
+		if _, _, err := w.stop.Do(t.Context(), w.store, "", cancelInbound{acme, runID, id.New(id.Event)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	notes := func() (n int) {
+		err := w.store.View(t.Context(), storage.Read{}, func(s storage.Snapshot) error {
+			return s.Scan(storage.Prefix("inbound"), func(string, []byte) bool { n++; return true })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	stop("run_1")
+	stop("run_2")
+	w.ahead.Store(int64(6 * 24 * time.Hour))
+	stop("run_3")
+	if n := notes(); n != 6 {
+		t.Errorf("%d rows of three notes within the week", n)
+	}
+	w.ahead.Store(int64(8 * 24 * time.Hour))
+	stop("run_4")
+	if n := notes(); n != 4 {
+		t.Errorf("%d rows are left of two notes", n)
+	}
+	if _, err := w.arrive(t, arrival("run_3", 1)); !refusedAs(err, "canceled") {
+		t.Errorf("a note of two days ago: %v", err)
 	}
 }
 

@@ -40,6 +40,7 @@ func (s *Service) place(ctx context.Context, a *createArgs, by *tenancy.Auth, re
 		return err
 	}
 	if placed.Local || len(placed.Targets) == 0 {
+		a.Wanted = placed.StackID
 		return nil
 	}
 	a.Away = &away{

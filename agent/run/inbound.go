@@ -3,6 +3,7 @@ package run
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nexixai/agentos/agent/event"
@@ -75,14 +76,43 @@ func readKnown(r storage.Reader, key string) (*known, error) {
 	return k, nil
 }
 
+// knownFor is how long a refusal, or a cancel that came first, is remembered: far longer than any run may take.
+const knownFor = 7 * 24 * time.Hour
+
+// save writes k. What is not a run here is forgotten after knownFor; each such note lets go of a few that are older.
 func (k *known) save(tx storage.Tx, key string) error {
 	k.AtMS = tx.Now().UnixMilli()
+	if k.TenantID == "" {
+		tx.Set(string(appendMS([]byte(inboundOrder), k.AtMS))+"/"+key[len(inboundKeys):], nil)
+		if err := forgetKnown(tx); err != nil {
+			return err
+		}
+	}
 	raw, err := json.Marshal(k)
 	if err != nil {
 		return fmt.Errorf("run: encode: %w", err)
 	}
 	tx.Set(key, raw)
 	return nil
+}
+
+func forgetKnown(tx storage.Tx) error {
+	var old []string
+	end := string(appendMS([]byte(inboundOrder), tx.Now().Add(-knownFor).UnixMilli()))
+	err := tx.Scan(storage.Range{From: inboundOrder, To: end}, func(key string, _ []byte) bool {
+		old = append(old, key)
+		return len(old) < 4
+	})
+	for i := 0; i < len(old) && err == nil; i++ {
+		_, name, _ := strings.Cut(old[i][len(inboundOrder):], "/")
+		var k *known
+		k, err = readKnown(tx, inboundKeys+name)
+		if k != nil && k.TenantID == "" && k.AtMS < tx.Now().Add(-knownFor).UnixMilli() {
+			tx.Delete(inboundKeys + name)
+		}
+		tx.Delete(old[i])
+	}
+	return err
 }
 
 // inbound is the record of a run's origin, beside it.
@@ -254,12 +284,7 @@ func (c *Commands) writeInbound(tx storage.Tx, in *Inbound, st *state, options *
 	tx.Set(st.origin(), raw)
 	enlist(tx, st, a.Labels)
 	st.watch(tx, st.DeadlineMS)
-	if a.Away != nil {
-		err = a.Away.begin(tx, st, a.Session)
-	} else {
-		err = settleIn(tx, st, a.Session)
-	}
-	if err != nil {
+	if err := a.settle(tx, st); err != nil {
 		return err
 	}
 	st.save(tx, "")
