@@ -156,7 +156,7 @@ func (s *Service) make(ctx context.Context, args *createArgs, by *tenancy.Auth, 
 func (s *Service) prepare(by tenancy.Actor, agentID string, req *Request, meta Meta) (*createArgs, error) {
 	auth := *by.Auth
 	switch {
-	case !auth.Has(tenancy.RunsCreate):
+	case !auth.Has(tenancy.RunsCreate) && (meta.Selector == nil || !auth.Has(tenancy.RunsForward)):
 		return nil, fault.New(fault.Forbidden, "The credential lacks the scope runs:create.").With("scope", string(tenancy.RunsCreate))
 	case !id.Valid(agentID):
 		return nil, fault.New(fault.NotFound, "There is no such agent; see GET /v1/agents for those there are.")

@@ -189,16 +189,22 @@ func (f *Forwarder) to(it *run.Forward, peer *registry.Peer, method, path string
 	}
 }
 
-// carried are the rights that go with a run: what its principal has of them.
-var carried = [...]tenancy.Scope{
-	tenancy.RunsCreate, tenancy.RunsRead, tenancy.RunsCancel, tenancy.EventsRead, tenancy.ToolsInvoke, tenancy.ModelsInvoke,
-	tenancy.MemoryRead, tenancy.MemoryWrite,
-}
+// The rights that go with a run: those by which this node sees to it, whoever asked for it, and what the run itself may do,
+// as far as its principal may.
+var (
+	seeing = [...]tenancy.Scope{tenancy.RunsCreate, tenancy.RunsRead, tenancy.RunsCancel}
+	doing  = [...]tenancy.Scope{tenancy.ToolsInvoke, tenancy.ModelsInvoke, tenancy.MemoryRead, tenancy.MemoryWrite}
+)
 
 // claims are what the calls for a run say of it.
 func (f *Forwarder) claims(it *run.Forward) trust.ForwardClaims {
 	target := it.Target()
-	scopes := slices.DeleteFunc(slices.Clone(carried[:]), func(s tenancy.Scope) bool { return !it.Auth.Has(s) })
+	scopes := slices.Clone(seeing[:])
+	for _, s := range doing {
+		if it.Auth.Has(s) {
+			scopes = append(scopes, s)
+		}
+	}
 	c := trust.ForwardClaims{
 		Subject: it.Auth.Principal.ID, Audience: target.ClusterID, TenantID: target.TenantID, Scopes: scopes,
 		PolicyContext: it.Auth.PolicyContext, ID: id.New(id.Request), Hops: it.Hops,

@@ -136,8 +136,10 @@ func allowed(there bool, g *registry.Grant, agentID, class string) error {
 	if !there {
 		return fault.New(fault.Forbidden, "There is no grant for this tenant.")
 	}
-	if !slices.Contains(g.Scopes, tenancy.RunsCreate) {
-		return fault.New(fault.Forbidden, "The grant does not give the scope %s.", tenancy.RunsCreate).With("scope", string(tenancy.RunsCreate))
+	for _, s := range [...]tenancy.Scope{tenancy.RunsCreate, tenancy.RunsRead} { // who can't follow a run must not begin it
+		if !slices.Contains(g.Scopes, s) {
+			return fault.New(fault.Forbidden, "The grant does not give the scope %s.", s).With("scope", string(s))
+		}
 	}
 	if g.Agents != nil && !slices.Contains(g.Agents, agentID) {
 		return fault.New(fault.NotFound, "There is no such agent; see GET /v1/agents for those there are.")
