@@ -19,17 +19,22 @@ var grantScopes = []string{"runs:create", "runs:read", "runs:cancel", "events:re
 // befriend pairs acme and globex, gives globex an agent, and acme a route to it.
 func befriend(t *testing.T, acme, globex *nodetest.Cluster) {
 	t.Helper()
+	lead(t, acme, globex)
+	if _, err := globex.Node(0).Client().PutAgent(t.Context(), summarizer, client.Agent{Name: "Summarizer", ModelRef: "builtin/echo-1"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lead pairs two organisations, and leads runs of the agent from one to the other.
+func lead(t *testing.T, from, to *nodetest.Cluster) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	id := pair(t, acme.Node(0), globex.Node(0))
-	a, g := acme.Node(0).Client(), globex.Node(0).Client()
-	_, err := g.PutExports(ctx, id, []client.Grant{{TenantID: tenant, LocalTenantID: tenant, Scopes: grantScopes}})
+	id := pair(t, from.Node(0), to.Node(0))
+	_, err := to.Node(0).Client().PutExports(ctx, id, []client.Grant{{TenantID: tenant, LocalTenantID: tenant, Scopes: grantScopes}})
 	if err == nil {
-		_, err = g.PutAgent(ctx, summarizer, client.Agent{Name: "Summarizer", ModelRef: "builtin/echo-1"})
-	}
-	if err == nil {
-		_, err = a.PutRoute(ctx, "rte_globex", client.Route{
-			Match: client.RouteMatch{AgentID: summarizer}, Targets: []client.RouteTarget{{Organization: "globex"}},
+		_, err = from.Node(0).Client().PutRoute(ctx, "rte_"+to.Organization, client.Route{
+			Match: client.RouteMatch{AgentID: summarizer}, Targets: []client.RouteTarget{{Organization: to.Organization}},
 		})
 	}
 	if err != nil {
@@ -123,5 +128,30 @@ func TestFederation_Forward(t *testing.T) {
 	}
 	if !strings.HasPrefix(want[len(want)-1], "agentos.run.completed") {
 		t.Errorf("the run ended with %s", want[len(want)-1])
+	}
+}
+
+// TestFederation_Hops: a run goes on from the second organisation to a third, and its events come all the way back.
+func TestFederation_Hops(t *testing.T) {
+	t.Parallel()
+	network := nodetest.NewNetwork(t)
+	acme, globex, initech := network.NewOrg("acme", 1), network.NewOrg("globex", 1), network.NewOrg("initech", 1)
+	lead(t, acme, globex)
+	befriend(t, globex, initech)
+	forwarded(t, globex.Node(0), "as soon as it knows initech", "")
+	r := forwarded(t, acme.Node(0), "far away", "")
+	want := journalAt(t, acme.Node(0), r.ID)
+	for _, c := range []*nodetest.Cluster{globex, initech} {
+		if got := journalAt(t, c.Node(0), r.ID); !slices.Equal(got, want) {
+			t.Errorf("at %s the journal is another:\n%s\n%s", c.Organization, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	got, err := acme.Node(0).Client().GetRun(t.Context(), r.ID)
+	if err != nil || got.Status != "completed" || got.Output.Text != "echo: far away" {
+		t.Errorf("ended as %+v, %v", got, err)
+	}
+	between, err := globex.Node(0).Client().GetRun(t.Context(), r.ID)
+	if err != nil || between.Placement.Organization != "initech" || between.Placement.ForwardedFrom != "acme" {
+		t.Errorf("on its way it is %+v, %v", between, err)
 	}
 }
