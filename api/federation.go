@@ -27,6 +27,8 @@ type Federation struct {
 	// InTouch returns an error when this node has not heard of its cluster for so long that what it knows of peerings and
 	// tenants may be over. nil means that it always has.
 	InTouch func() error
+	// Called is told of a peering whose node has just asked who this one is; nil tells nobody.
+	Called func(peeringID string)
 }
 
 // federationTable is what the federation door serves: to nodes of other organisations, and nothing to people. An Open route

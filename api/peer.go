@@ -44,6 +44,9 @@ func (a *About) Info() registry.Info {
 
 // peerInfo says who this node is, to whom it may be told.
 func (c *call) peerInfo() error {
+	if c.peer != nil && c.s.o.Federation.Called != nil {
+		c.s.o.Federation.Called(c.peer.peering.ID)
+	}
 	info := c.s.o.About.Info()
 	tag, err := digest(info)
 	if err != nil {

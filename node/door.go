@@ -18,7 +18,7 @@ func (n *Node) door() (*api.Server, error) {
 		Denials: w.denials, Observe: w.metrics.request, Dependencies: n.dependencies,
 		Executor: forward.NewExecutor(forward.ExecutorOptions{Store: w.store, Commands: w.commands.forward, Runs: w.runs, ClusterID: n.dir.id.ClusterID}),
 		About:    n.about(), Peers: n.abroad.book,
-		Federation: &api.Federation{Active: n.activePeering, Members: n.federationAddresses, Load: n.load, InTouch: n.inTouch},
+		Federation: &api.Federation{Active: n.activePeering, Members: n.federationAddresses, Load: n.load, InTouch: n.inTouch, Called: n.abroad.book.Called},
 		AdminApart: n.o.Mode == Prod, Logger: n.log.Named("api"),
 	})
 	if err != nil {

@@ -88,10 +88,16 @@ func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
 	if len(t.failed) == 0 {
 		return nil
 	}
-	n := f.plan.nodes()[0]
+	n, next := f.plan.nodes()[0], "agentos status"
+	for _, one := range f.plan.nodes() {
+		if !answers[one.StackID] { // whose fault it is
+			n, next = one, "agentos up"
+			break
+		}
+	}
 	return &FailedError{
 		Phase: p.name, Check: fmt.Sprintf("%d check(s)", len(t.failed)), Err: errors.New(strings.Join(t.failed, "\n  ")),
-		Log: tail(f.logFile(n.StackID), 0, 12), LogFile: f.logFile(n.StackID), Next: "agentos status" + f.at(),
+		Log: tail(f.logFile(n.StackID), 0, 12), LogFile: f.logFile(n.StackID), Next: next + f.at(),
 	}
 }
 

@@ -260,7 +260,7 @@ func (b *Book) attend() {
 			c.peering.Store(&p)
 			continue
 		}
-		c := &contact{b: b, at: at}
+		c := &contact{b: b, at: at, soon: make(chan struct{}, 1)}
 		c.peering.Store(&p)
 		ctx, cancel := context.WithCancel(b.ctx)
 		c.cancel = cancel
@@ -376,6 +376,18 @@ type Pong struct {
 	FreeSlots    int     `json:"free_slots"`
 }
 
+// Called says that a node on the other side of a peering has called here, or has answered out of turn: those of its doors
+// that did not answer last time are tried again now, instead of when their turn comes.
+func (b *Book) Called(peeringID string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for at, c := range b.doors {
+		if at.peeringID == peeringID {
+			c.hurry()
+		}
+	}
+}
+
 // Ping asks a peer who it is, now, and says how long that took.
 func (b *Book) Ping(ctx context.Context, stackID string) (*Pong, error) {
 	p, ok := b.Find(stackID)
@@ -396,6 +408,7 @@ func (b *Book) Ping(ctx context.Context, stackID string) (*Pong, error) {
 		return nil, err
 	}
 	took := time.Since(began)
+	b.Called(p.PeeringID)
 	ready, free := a.load(p.Capabilities)
 	return &Pong{stackID, p.Organization, p.Address, float64(took.Microseconds()) / 1000, ready, free}, nil
 }

@@ -37,6 +37,7 @@ type contact struct {
 	b       *Book
 	at      door
 	cancel  context.CancelFunc
+	soon    chan struct{} // capacity 1: try again now
 	peering atomic.Pointer[registry.Peering]
 	live    atomic.Pointer[live]
 
@@ -67,6 +68,8 @@ func (c *contact) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-c.soon:
+			timer.Stop()
 		}
 		now, err := c.exchange(ctx)
 		if ctx.Err() != nil {
@@ -85,6 +88,17 @@ func (c *contact) keep(ctx context.Context) {
 		wait := c.pause()
 		c.tell(now, err, time.Now().Add(wait))
 		timer.Reset(wait)
+	}
+}
+
+// hurry has the next try made now, if the last one failed: there is nothing to be had sooner at a door that answers.
+func (c *contact) hurry() {
+	if l := c.live.Load(); l == nil || l.reachable {
+		return
+	}
+	select {
+	case c.soon <- struct{}{}:
+	default:
 	}
 }
 

@@ -323,3 +323,38 @@ func TestBook_ping(t *testing.T) {
 		}
 	})
 }
+
+// TestBook_called: a peer that is back and calls is tried again at once, and one that stays away no more often than it calls.
+func TestBook_called(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stub{info: globexInfo, caps: caps(`{"min":"1.2","max":"1.2"}`, allOf), down: true}
+		w := newWorld(t, s)
+		pass(3 * time.Minute) // so that half a minute lies between two tries
+		s.change(func() { s.asked = nil })
+		w.book.Called("prg_another")
+		w.book.Called("prg_1")
+		w.book.Called("prg_1")
+		pass(time.Second)
+		s.change(func() {
+			if n := len(s.asked); n < 1 || n > 2 {
+				t.Errorf("asked %d times after two calls", n)
+			}
+			s.down = false
+		})
+		w.book.Called("prg_1")
+		pass(100 * time.Millisecond)
+		if p, _ := w.book.Find("stk_g"); !p.Reachable || len(w.book.Unreachable()) != 0 {
+			t.Errorf("back, and calling: %+v", p)
+		}
+		s.change(func() { s.asked = nil })
+		for range 10 {
+			w.book.Called("prg_1")
+		}
+		pass(time.Second)
+		s.change(func() {
+			if n := len(s.asked); n > 1 {
+				t.Errorf("asked %d times within a second, of a peer that answers", n)
+			}
+		})
+	})
+}
