@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/nexixai/agentos/agent/queue"
 	"github.com/nexixai/agentos/api"
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/negotiation"
@@ -15,6 +18,7 @@ import (
 	"github.com/nexixai/agentos/peer/gossip"
 	"github.com/nexixai/agentos/peer/link"
 	"github.com/nexixai/agentos/peer/registry"
+	"github.com/nexixai/agentos/storage"
 )
 
 // outOfTouch is for how long a node that hears no leader still believes what it knows of peerings.
@@ -96,6 +100,7 @@ func (n *Node) ownNodes() []registry.Peer {
 	caps := registry.Capabilities{
 		Supports: offer.Supports, Limits: offer.Limits, Contract: offer.Contract, Models: registry.ModelsOffered{Tiers: about.Tiers, Backends: about.Backends},
 	}
+	free := n.freeSlots()
 	var list []registry.Peer
 	for _, m := range n.near.roster.Load().Members() {
 		if m.State == registry.Removed {
@@ -110,8 +115,8 @@ func (n *Node) ownNodes() []registry.Peer {
 		}
 		if self {
 			p.Build = about.Info().Build
-			_, p.FreeSlots = n.load()
 		}
+		p.FreeSlots = free[m.StackID]
 		p.Reachable = self || rumours[m.StackID] == gossip.Alive
 		if p.Ready = p.Reachable && m.State == registry.Active; !p.Reachable {
 			p.Reason = "It is silent in the cluster's gossip."
@@ -119,6 +124,23 @@ func (n *Node) ownNodes() []registry.Peer {
 		list = append(list, p)
 	}
 	return list
+}
+
+// freeSlots is how many runs each node of the cluster could begin now, as this node's copy of the store has it.
+func (n *Node) freeSlots() map[string]int {
+	free := make(map[string]int)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err := n.w.store.View(ctx, storage.Read{Consistency: storage.Stale}, func(s storage.Snapshot) error {
+		return queue.EachSession(s, func(s *queue.Session) bool {
+			free[s.StackID] += s.Free()
+			return true
+		})
+	})
+	if err != nil {
+		n.log.Debug("free workers can't be read", zap.Error(err))
+	}
+	return free
 }
 
 // openFederation opens the door for other organisations. The port is already bound.
