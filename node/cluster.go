@@ -231,6 +231,10 @@ func (n *Node) membersChanged() {
 	roster := n.near.roster.Load()
 	if err := registry.CheckStoreVersion(n.dir.id.StackID, roster.StoreVersion(), n.o.StoreVersion); err != nil {
 		n.fail("store", err)
+		// At once, not when all requests and steps have ended: they'd be served by what this binary can't read.
+		if err := n.w.store.Close(); err != nil {
+			n.log.Error("the store was not closed whole", zap.Error(err))
+		}
 		return
 	}
 	n.takeGossipKeys(roster.Cluster())
@@ -309,11 +313,11 @@ func (n *Node) take(ctx context.Context) error {
 	first, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	err := n.w.store.Ready(first)
+	if wrong := n.checkVersion(ctx, n.w.store); wrong != nil { // it has risen while this node was away
+		return wrong
+	}
 	switch {
 	case err == nil:
-		if err := n.checkVersion(ctx, n.w.store); err != nil { // it has risen while this node was away
-			return err
-		}
 		n.near.caughtUp.Store(true)
 		return n.enrol(ctx)
 	case ctx.Err() != nil || n.near.proof.founding != nil || !fault.Is(err, fault.Unavailable):

@@ -165,6 +165,7 @@ func (n *Node) openStore(ctx context.Context) (*replica.Store, error) {
 	store, err := replica.Open(replica.Options{
 		Dir: n.dir.store(), ServerID: who.ServerID, ClusterID: who.ClusterID, Registry: n.w.commands.registry,
 		Bootstrap: !there && !who.Joined, Stream: n.near.door.Stream(), Forward: &n.near, Fast: n.o.Timing == "fast", DiskFloorBytes: int64(n.o.DiskFloor), Logger: n.log,
+		MayLead: func(r storage.Reader) error { return readable(r, who.StackID, n.o.StoreVersion) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)

@@ -115,7 +115,9 @@ func (k *Keeper) step(ctx context.Context) (more bool, err error) {
 		return true, k.grant(ctx, w)
 	}
 	if k.o.Roster.MayRise() { // the last member has been upgraded, or removed
-		return true, k.o.Raise(ctx)
+		if err := k.o.Raise(ctx); err != nil && ctx.Err() == nil {
+			k.o.Logger.Warn("the store's version has to wait", zap.Error(err))
+		}
 	}
 	v := k.view(ctx)
 	switch c := v.plan(); c.kind {

@@ -218,8 +218,12 @@ func (m *Membership) Forget(ctx context.Context) error {
 	return err
 }
 
-// Raise lifts the cluster's version of the store to the lowest of its members, for good.
+// Raise lifts the cluster's version of the store to the lowest of its members, for good. This node speaks first: it may have
+// been set back since.
 func (m *Membership) Raise(ctx context.Context) error {
+	if err := m.Announce(ctx); err != nil {
+		return err
+	}
 	by := registry.By{Principal: "leader/" + m.o.Self().StackID, CorrelationID: id.New(id.Correlation)}
 	version, _, err := m.o.Commands.Raise.Do(ctx, m.o.Store, "", by)
 	if err == nil {

@@ -53,6 +53,10 @@ type Options struct {
 	// Forward carries commands to the leader when it's another node; nil means that they wait for this node's office.
 	Forward Forwarder
 
+	// MayLead is asked about the state before this member evaluates the first command of a reign; an error keeps it from
+	// that, and it's asked again for as long as it has the office. nil means always. It must not block.
+	MayLead func(storage.Reader) error
+
 	// Fast shortens raft's time-outs to about a third, for tests and demonstrations.
 	Fast bool
 	// AskTimeout bounds how long a command or a linearizable read goes on without any leader answering; default 10 s,

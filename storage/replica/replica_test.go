@@ -3,6 +3,7 @@ package replica_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,59 @@ func TestStore_RefusalAlone(t *testing.T) {
 	}
 	if after := s.Status(); after != before {
 		t.Errorf("a refusal and a look went from %+v to %+v", before, after)
+	}
+}
+
+// TestStore_MayLead: who has the office evaluates nothing while it's told not to, serves what it has, and goes on by itself
+// when it may.
+func TestStore_MayLead(t *testing.T) {
+	reg := storage.NewRegistry()
+	set := storage.Define(reg, "set", func(tx storage.Tx, v string) (string, error) { tx.Set("k", []byte(v)); return v, nil })
+	dir, unfit := t.TempDir(), errors.New("not this one")
+	s := mustOpen(t, replica.Options{Dir: dir, Registry: reg, Bootstrap: true})
+	mustStart(t, s)
+	if _, _, err := set.Do(t.Context(), s, "", "old"); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, s)
+
+	var fit atomic.Bool
+	asked := make(chan string, 1)
+	s = mustOpen(t, replica.Options{Dir: dir, Registry: reg, MayLead: func(r storage.Reader) error {
+		if fit.Load() {
+			return nil
+		}
+		v, err := r.Get("k")
+		select {
+		case asked <- string(v):
+		default:
+		}
+		return errors.Join(unfit, err)
+	}})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-asked; got != "old" {
+		t.Errorf("it was asked about a state where k is %q", got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, _, err := set.Do(ctx, s, "", "new"); err == nil {
+		t.Error("a command was evaluated by one who must not")
+	}
+	err := s.View(t.Context(), storage.Read{Consistency: storage.Stale}, func(r storage.Snapshot) error {
+		v, err := r.Get("k")
+		if string(v) != "old" {
+			t.Errorf("k is %q", v)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	fit.Store(true)
+	if _, _, err := set.Do(t.Context(), s, "", "newer"); err != nil {
+		t.Errorf("it may lead, and does not: %v", err)
 	}
 }
 

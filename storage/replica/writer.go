@@ -302,6 +302,11 @@ func (s *Store) reign(leads <-chan bool, duties *duties) {
 	if s.raft.State() != raft.Leader || s.raft.CurrentTerm() != term {
 		return
 	}
+	if err := s.mayLead(); err != nil {
+		s.log.Debug("this member must not evaluate commands", zap.Error(err))
+		s.pause(leads)
+		return
+	}
 	r := &reign{s: s, term: term, last: s.at.Load().stamp, name: randomWord()}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.readdress()
@@ -325,6 +330,13 @@ func (s *Store) reign(leads <-chan bool, duties *duties) {
 	if err != errOffice && err != errSkipped && err != storage.ErrClosed {
 		s.pause(leads)
 	}
+}
+
+func (s *Store) mayLead() error {
+	if s.o.MayLead == nil {
+		return nil
+	}
+	return s.View(context.Background(), storage.Read{Consistency: storage.Stale}, func(snap storage.Snapshot) error { return s.o.MayLead(snap) })
 }
 
 // pause waits a moment before the office is looked at again, so that a leader that can't write doesn't spin.
