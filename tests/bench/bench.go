@@ -31,6 +31,7 @@ type bench struct {
 	node   *harness.Deployment
 	tenant *harness.Tenant
 	three  *three // made when first asked for
+	two    *two   // likewise
 	yard   string // address of the yardstick server
 	yardID int    // its pid
 	table  table
@@ -54,6 +55,8 @@ func (b *bench) measures() []measure {
 		{"restart", b.restart, true},
 		{"create3", b.createThree, true},
 		{"runs3", b.completeThree, true},
+		{"forward", b.forward, false},
+		{"watch2", b.watchTwo, false},
 		{"raft", b.raft, false},
 		{"gossip", b.gossip, false},
 	}
@@ -128,26 +131,31 @@ func child(role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (b *bench) startYard() error {
-	cmd := child("yard")
+func (b *bench) startYard() (err error) {
+	b.yard, b.yardID, err = b.serve("yard")
+	return err
+}
+
+// serve starts a yardstick that is a server, and returns its address and its pid.
+func (b *bench) serve(role string, args ...string) (addr string, pid int, err error) {
+	cmd := child(role, args...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return err
+		return "", 0, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return "", 0, err
 	}
 	if err := cmd.Start(); err != nil {
-		return err
+		return "", 0, err
 	}
 	b.stage.Cleanup(func() {
 		_ = in.Close()
 		_ = cmd.Wait()
 	})
-	_, err = fmt.Fscanln(out, &b.yard)
-	b.yardID = cmd.Process.Pid
-	return err
+	_, err = fmt.Fscanln(out, &addr)
+	return addr, cmd.Process.Pid, err
 }
 
 // load runs one order in a process of its own. underway, unless nil, is called when the process says that all watch.
@@ -219,8 +227,8 @@ func (b *bench) drained() error {
 	return nil
 }
 
-func (b *bench) fdatasync() (time.Duration, error) {
-	cmd := child("fdatasync", b.node.Node().DataDir)
+func (b *bench) fdatasync(dir string) (time.Duration, error) {
+	cmd := child("fdatasync", dir)
 	text, err := cmd.Output()
 	if err != nil {
 		return 0, err
@@ -234,7 +242,7 @@ func (b *bench) fdatasync() (time.Duration, error) {
 func (b *bench) create() error {
 	var sync, echo, alone, ours []float64
 	for range b.rounds {
-		d, err := b.fdatasync()
+		d, err := b.fdatasync(b.node.Node().DataDir)
 		if err != nil {
 			return err
 		}

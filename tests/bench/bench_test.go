@@ -1,13 +1,31 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/nexixai/agentos/tests/harness"
 )
+
+// TestMain plays the program's own child processes, which the measures start, and else runs the tests.
+func TestMain(m *testing.M) {
+	if os.Getenv(envRole) == "" {
+		os.Exit(m.Run())
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: error:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
 
 // A count that depends on where the network cuts would measure the network.
 func TestMarks_Feed(t *testing.T) {
@@ -103,5 +121,67 @@ func TestConn_Do(t *testing.T) {
 		if status, body, err := c.do("POST", "/", "", []byte("{}")); err != nil || status != 200 || len(body) != 15000 {
 			t.Errorf("%d, %d bytes, %v", status, len(body), err)
 		}
+	}
+}
+
+// Runs that are taken in turns are told apart, and timed by their own events.
+func TestLoader_Turns(t *testing.T) {
+	mux := http.NewServeMux()
+	for _, agent := range []string{"here", "there"} {
+		mux.HandleFunc("POST /v1/agents/"+agent+"/runs", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusCreated)
+			_, _ = w.Write([]byte(`{"run":{"run_id":"` + agent + `"}}`))
+		})
+	}
+	mux.HandleFunc("GET /v1/runs/{id}/events", func(w http.ResponseWriter, r *http.Request) {
+		second := map[string]string{"here": "00", "there": "07"}[r.PathValue("id")]
+		_, _ = w.Write([]byte(`data: {"type":"agentos.run.created","time":"2026-11-25T10:00:00.000Z"}` + "\n\n"))
+		_ = http.NewResponseController(w).Flush()
+		_, _ = w.Write([]byte(`data: {"type":"agentos.run.started","time":"2026-11-25T10:00:` + second + `.000Z"}` + "\n\n"))
+		_, _ = w.Write([]byte(`data: {"type":"agentos.run.completed"}` + "\n\n"))
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	l := &loader{order: order{
+		Addr: server.Listener.Addr().String(), Path: "/v1/agents/here/runs", Other: "/v1/agents/there/runs", Watch: "/v1/runs/", Body: "{}", Connections: 1, Seconds: 0.1,
+	}}
+	l.each(l.turns)
+	here, there := &l.res.Turns[0], &l.res.Turns[1]
+	if l.res.Errors != 0 || len(here.Created) == 0 || len(here.Created) != len(there.Ended) {
+		t.Fatalf("%d and %d runs, %d errors: %s", len(here.Created), len(there.Ended), l.res.Errors, l.res.First)
+	}
+	if a, b := middling(here.Started), middling(there.Started); a != 0 || b != 7*time.Second {
+		t.Errorf("from created to started: %v and %v", a, b)
+	}
+}
+
+// TestBench_Two takes the measures of two organisations in their shortest form: real nodes, paired, with the yardsticks.
+func TestBench_Two(t *testing.T) {
+	stage := &harness.Stage{}
+	defer stage.Close()
+	b := &bench{rounds: 1, seconds: 0.2, watchers: 5, stage: stage}
+	defer b.build.Close()
+	done := make(chan error, 1)
+	go func() { // a Fatal of the stage ends this goroutine
+		err := errors.New("ended early")
+		defer func() { done <- err }()
+		if err = b.forward(); err == nil {
+			err = b.watchTwo()
+		}
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	figures := map[string]float64{}
+	for _, r := range b.table.Rows {
+		figures[r.Name] = r.Median
+	}
+	for _, name := range []string{"bare mutual TLS: echo of 2 KiB, p50", "routed create, c=1, else idle, p50", "routed: three-step runs, c=64", "at the origin: frames to 5 watchers"} {
+		if figures[name] <= 0 {
+			t.Errorf("%s: %v of %v", name, figures[name], figures)
+		}
+	}
+	if n := figures["streams opened at the executor for them"]; n != 1 {
+		t.Errorf("%v streams were opened for 5 watchers", n)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +15,13 @@ import (
 // conn is a keep-alive HTTP/1.1 connection that does only what a load needs, so that the client costs little beside the
 // server it shares the machine with.
 type conn struct {
-	addr string
-	c    net.Conn
-	r    *bufio.Reader
-	out  []byte
-	body []byte
-	last bool // the server will close after this answer
+	addr  string
+	proof *proof // nil: no TLS
+	c     net.Conn
+	r     *bufio.Reader
+	out   []byte
+	body  []byte
+	last  bool // the server will close after this answer
 }
 
 func (c *conn) dial() error {
@@ -29,6 +31,13 @@ func (c *conn) dial() error {
 	raw, err := net.DialTimeout("tcp", c.addr, 5*time.Second)
 	if err != nil {
 		return err
+	}
+	if c.proof != nil {
+		conf, err := c.proof.client()
+		if err != nil {
+			return errors.Join(err, raw.Close())
+		}
+		raw = tls.Client(raw, conf)
 	}
 	c.c = raw
 	if c.r == nil {

@@ -15,10 +15,12 @@ import (
 
 // order tells a load process what to do; it comes as JSON on standard input.
 type order struct {
-	Do          string // post, alone, runs, fan, idle
+	Do          string // post, alone, runs, turns, fan, idle
 	Addr        string
 	Also        []string // further nodes: the connections are dealt out over all of them
 	Path        string   // of the POST, or of the stream
+	Other       string   // of turns: the POST that is taken in turns with Path
+	TLS         *proof   // mutual TLS; nil means none
 	Key         string
 	Body        string
 	Watch       string // prefix of a run's path, for streams
@@ -35,6 +37,7 @@ type result struct {
 	Elapsed time.Duration   `json:"elapsed"`
 	Errors  int             `json:"errors"`
 	First   string          `json:"first_error,omitempty"`
+	Turns   [2]legs         `json:"turns"`
 }
 
 // loader is one run of a load process.
@@ -59,6 +62,8 @@ func loadProcess() error {
 		l.each(l.alone)
 	case "runs":
 		l.each(l.complete)
+	case "turns":
+		l.each(l.turns)
 	case "fan":
 		begun = l.fan()
 	case "idle":
@@ -77,7 +82,7 @@ func (l *loader) each(once func(*conn) (time.Duration, error)) {
 	addrs := append([]string{l.Addr}, l.Also...)
 	for i := range l.Connections {
 		wg.Go(func() {
-			c := &conn{addr: addrs[i%len(addrs)]}
+			c := &conn{addr: addrs[i%len(addrs)], proof: l.TLS}
 			defer c.close()
 			took := make([]time.Duration, 0, 1<<12)
 			var errs []error
@@ -114,9 +119,9 @@ func (l *loader) post(c *conn) (time.Duration, error) {
 }
 
 // create makes a run and returns its id.
-func (l *loader) create(c *conn) (string, time.Duration, error) {
+func (l *loader) create(c *conn, path string) (string, time.Duration, error) {
 	begun := time.Now()
-	status, body, err := c.do("POST", l.Path, l.Key, []byte(l.Body))
+	status, body, err := c.do("POST", path, l.Key, []byte(l.Body))
 	took := time.Since(begun)
 	if err != nil {
 		return "", took, err
@@ -130,7 +135,7 @@ func (l *loader) create(c *conn) (string, time.Duration, error) {
 
 // alone is a create on a node that has nothing else to do: the run is followed to its end before the next, off the clock.
 func (l *loader) alone(c *conn) (time.Duration, error) {
-	id, took, err := l.create(c)
+	id, took, err := l.create(c, l.Path)
 	if err == nil {
 		viewer := &conn{addr: c.addr}
 		_, err = viewer.follow(l.Watch+id+"/events", l.Key, nil)
@@ -141,7 +146,7 @@ func (l *loader) alone(c *conn) (time.Duration, error) {
 // complete is a whole run, from the create's first byte to the arrival of the final event.
 func (l *loader) complete(c *conn) (time.Duration, error) {
 	begun := time.Now()
-	id, _, err := l.create(c)
+	id, _, err := l.create(c, l.Path)
 	if err == nil {
 		_, err = c.follow(l.Watch+id+"/events", l.Key, nil)
 	}

@@ -37,6 +37,8 @@ func run() error {
 	case "":
 	case "yard":
 		return yardServer()
+	case "yardtls":
+		return yardTLS(proof{os.Args[1], os.Args[2], os.Args[3]})
 	case "fdatasync":
 		return yardFile(os.Args[1])
 	case "load":
@@ -51,7 +53,7 @@ func run() error {
 	flag.IntVar(&b.idle, "idle", 4000, "idle streams to hold")
 	flag.StringVar(&b.json, "json", "", "also write the figures to this file")
 	flag.StringVar(&b.profile, "profile", "", "write a CPU profile of the node under 64 callers to this file")
-	flag.StringVar(&b.only, "only", "", "take these measures only, of create, creates, run, runs, fan, idle, restart, create3, runs3, raft, gossip")
+	flag.StringVar(&b.only, "only", "", "take these measures only, of create, creates, run, runs, fan, idle, restart, create3, runs3, forward, watch2, raft, gossip")
 	flag.Parse()
 	stage := &harness.Stage{}
 	defer stage.Close()

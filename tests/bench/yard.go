@@ -47,14 +47,7 @@ func yardServer() error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(body)
-	})
+	mux.HandleFunc("POST /echo", echo)
 	h := newHub()
 	mux.HandleFunc("POST /hub", h.publish)
 	mux.HandleFunc("GET /hub", h.follow)
@@ -63,6 +56,15 @@ func yardServer() error {
 	go func() { _ = server.Serve(l) }()
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return server.Close()
+}
+
+func echo(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body)
 }
 
 // hub is the barest thing that fans a log out: bytes in memory and a bell.
