@@ -134,7 +134,8 @@ func (r *relay) stream(peer *registry.Peer) error {
 	go read(ctx, body, frames)
 	watch := time.NewTicker(r.watchEvery())
 	defer watch.Stop()
-	for {
+	probed := make(chan bool, 1)
+	for probing := false; ; {
 		select {
 		case <-ctx.Done():
 			return errDone
@@ -143,20 +144,51 @@ func (r *relay) stream(peer *registry.Peer) error {
 				return err
 			}
 		case <-watch.C:
-			r.heard = body.last()
-			if quiet := time.Since(r.heard); r.lost() || quiet > silence {
+			r.hear(body.last())
+			if quiet := time.Since(body.last()); r.lost() || quiet > silence {
 				return fmt.Errorf("forward: not a byte for %v", quiet.Round(time.Millisecond))
 			}
 			if err := r.valid(); err != nil {
 				return err
 			}
+			if !probing && r.doubtful() {
+				probing = true
+				it := r.it
+				r.f.relays.Go(func() { probed <- r.f.probe(ctx, it, peer) })
+			}
+		case alive := <-probed:
+			if probing = false; alive {
+				r.hear(time.Now())
+			}
 		case first := <-frames:
 			if err := r.take(first, frames); err != nil {
-				r.heard = body.last()
+				r.hear(body.last())
 				return err
 			}
 		}
 	}
+}
+
+// hear notes a sign of life.
+func (r *relay) hear(at time.Time) {
+	if at.After(r.heard) {
+		r.heard = at
+	}
+}
+
+// doubtful reports whether the peer should be asked for a sign of life: heartbeats come seldom enough for a route that bears
+// less silence than lies between two of them.
+func (r *relay) doubtful() bool {
+	after := time.Duration(r.it.Target().LostAfterMS) * time.Millisecond
+	return after > 0 && time.Since(r.heard) > after/3
+}
+
+// probe asks the peer about a run, beside its stream, and reports whether it answered that it has it.
+func (f *Forwarder) probe(ctx context.Context, it *run.Forward, peer *registry.Peer) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	_, err := f.call(ctx, it, peer, http.MethodGet, runPath+it.RunID, nil)
+	return err == nil
 }
 
 // watchEvery is how often a stream is looked at for silence.

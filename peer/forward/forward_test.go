@@ -198,6 +198,33 @@ func TestForwarder_Lost(t *testing.T) {
 	}
 }
 
+// TestForwarder_Quiet follows a stream that says nothing for longer than the route bears: a peer that answers beside it isn't
+// lost, one that doesn't is.
+func TestForwarder_Quiet(t *testing.T) {
+	p := newPair(t, away{lostAfterMS: 200})
+	mute, speak := io.Pipe()
+	t.Cleanup(func() { _ = speak.Close() })
+	p.wire.frames = func(uint64) io.Reader { return mute }
+	var silent atomic.Bool
+	p.wire.before = func(forward.Call) error {
+		if silent.Load() {
+			return errLost
+		}
+		return nil
+	}
+	p.node(t, "stk_acme_1")
+	r := p.create(t, "")
+	began := time.Now()
+	until(t, func() bool { return p.wire.looks.Load() >= 5 && time.Since(began) > 600*time.Millisecond })
+	if got := p.acme.get(t, r.ID); got.Status.Final() {
+		t.Fatalf("taken from a peer that answers: %+v", got.Error)
+	}
+	silent.Store(true)
+	if got := p.ended(t, r.ID); got.Error == nil || got.Error.Details["peer_lost"] != true {
+		t.Errorf("ended as %s: %+v", got.Status, got.Error)
+	}
+}
+
 // TestForwarder_Hostile is told what can't be part of the run.
 func TestForwarder_Hostile(t *testing.T) {
 	frame := func(sequence uint64, kind event.Type, change ...string) string {

@@ -251,7 +251,7 @@ type wire struct {
 	to *cell
 	// before may refuse a call before it is heard, after may lose its answer.
 	before, after func(c forward.Call) error
-	posts         atomic.Int64
+	posts, looks  atomic.Int64
 	// frames, when set, stands for the body of a stream.
 	frames func(after uint64) io.Reader
 	// cut breaks streams off at any byte.
@@ -309,7 +309,11 @@ func (w *wire) hear(ctx context.Context, c forward.Call) *http.Response {
 		_, err := w.to.executor.Cancel(ctx, by, strings.TrimSuffix(path[len("/v1/federation/runs/"):], ":cancel"), "corr_2")
 		return answer(map[string]any{}, err)
 	}
-	runID := strings.TrimSuffix(path[len("/v1/federation/runs/"):], "/events")
+	runID, isStream := strings.CutSuffix(path[len("/v1/federation/runs/"):], "/events")
+	if !isStream {
+		w.looks.Add(1)
+		return answer(map[string]any{}, w.to.executor.Owns(ctx, storage.Read{}, by, runID, nil))
+	}
 	return w.stream(ctx, by, runID, query)
 }
 

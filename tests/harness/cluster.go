@@ -398,3 +398,6 @@ func (c *Cluster) Restored(tb testing.TB, name string) *Node {
 	c.Nodes = append(c.Nodes, n)
 	return n
 }
+
+// FederationAddr is where the node's federation door listens.
+func (n *Node) FederationAddr() string { return fmt.Sprintf("%s:%d", n.Host, n.Port+1) }
