@@ -52,6 +52,7 @@ type contact struct {
 // live is how a door was at the last try.
 type live struct {
 	stackID               string
+	at                    time.Time
 	reachable, ready      bool
 	free                  int
 	reason                string
@@ -91,9 +92,10 @@ func (c *contact) keep(ctx context.Context) {
 	}
 }
 
-// hurry has the next try made now, if the last one failed: there is nothing to be had sooner at a door that answers.
+// hurry has the next try made now, if the last one failed: there is nothing to be had sooner at a door that answers. It is
+// no more often than doors are asked anyway, or two sides that each find fault with the other would call each other on end.
 func (c *contact) hurry() {
-	if l := c.live.Load(); l == nil || l.reachable {
+	if l := c.live.Load(); l == nil || l.reachable || time.Since(l.at) < c.b.o.Every {
 		return
 	}
 	select {
@@ -115,7 +117,7 @@ func (c *contact) pause() time.Duration {
 // tell shows how the last try went.
 func (c *contact) tell(a *answer, err error, next time.Time) {
 	next = next.UTC()
-	l := &live{stackID: c.stackID, nextTry: &next}
+	l := &live{stackID: c.stackID, at: time.Now(), nextTry: &next}
 	if before := c.live.Load(); before != nil {
 		l.lastExchange = before.lastExchange
 		if l.stackID == "" {
