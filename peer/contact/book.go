@@ -2,6 +2,7 @@ package contact
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/nexixai/agentos/negotiation"
 	"github.com/nexixai/agentos/peer/link"
 	"github.com/nexixai/agentos/peer/registry"
+	"github.com/nexixai/agentos/peer/trust"
 	"github.com/nexixai/agentos/storage"
 )
 
@@ -238,15 +240,8 @@ func (b *Book) attend() {
 		if p.State != registry.PeeringActive {
 			continue
 		}
-		for _, addr := range p.Addresses {
+		for _, addr := range b.doorsOf(&p) {
 			want[door{p.ID, addr}] = p
-		}
-		for _, h := range b.heard {
-			if h.PeeringID == p.ID {
-				for _, addr := range h.Capabilities.Members {
-					want[door{p.ID, addr}] = p
-				}
-			}
 		}
 	}
 	for at, c := range b.doors {
@@ -267,6 +262,27 @@ func (b *Book) attend() {
 		b.doors[at] = c
 		b.work.Go(func() { c.keep(ctx) })
 	}
+}
+
+// maxDoors bounds the doors at which one peering is asked.
+const maxDoors = 128
+
+// doorsOf lists where a peering may be asked: at the doors that it names, then at those that its nodes name. A list that is
+// no list of doors is passed over: nobody has this node call wherever he likes. b.mu is held.
+func (b *Book) doorsOf(p *registry.Peering) []string {
+	doors := slices.Clone(p.Addresses)
+	for _, key := range slices.Sorted(maps.Keys(b.heard)) {
+		h := b.heard[key]
+		if h.PeeringID != p.ID || trust.ValidAddresses(h.Capabilities.Members) != nil {
+			continue
+		}
+		for _, addr := range h.Capabilities.Members {
+			if !slices.Contains(doors, addr) {
+				doors = append(doors, addr)
+			}
+		}
+	}
+	return doors[:min(len(doors), maxDoors)]
 }
 
 // publish shows the present state, and returns who wants to hear of it when it's another.

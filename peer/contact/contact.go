@@ -175,6 +175,7 @@ func (c *contact) exchange(ctx context.Context) (*answer, error) {
 	}
 	if !a.same {
 		c.caps, c.capsTag = can.Capabilities, a.tag
+		c.caps.Grants = registry.Understood(c.caps.Grants)
 	}
 	return a, nil
 }

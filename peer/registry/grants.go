@@ -62,6 +62,22 @@ func validGrants(field string, grants []Grant) error {
 	return nil
 }
 
+// Understood leaves out of the grants that a peer tells those that can't be kept here, such as one up to a class of data of
+// which only a later version knows: what isn't understood isn't granted. The others hold.
+func Understood(grants []Grant) []Grant {
+	if grants == nil {
+		return nil
+	}
+	kept, seen := []Grant{}, make(map[[2]string]bool)
+	for i := range grants {
+		g := &grants[i]
+		if key := [2]string{g.TenantID, g.LocalTenantID}; len(kept) < maxGrants && !seen[key] && g.validate("grants", i) == nil {
+			kept, seen[key] = append(kept, *g), true
+		}
+	}
+	return kept
+}
+
 func (g *Grant) validate(field string, i int) error {
 	at := func(name string) string { return grantField(field, i, name) }
 	switch {
