@@ -46,10 +46,10 @@ bench: build
 	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) run ./tests/bench $(if $(ONLY),-only $(ONLY)) $(if $(ROUNDS),-rounds $(ROUNDS))
 
 faults: build
-	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=1 -v -timeout 60m ./tests/faults/... ./storage/replica
+	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=1 -v -timeout 90m ./tests/faults/... ./tests/cluster ./tests/federation ./storage/replica
 
 soak: build
-	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=20 -timeout 12h ./tests/faults/... ./tests/onenode/... ./storage/replica
+	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=20 -timeout 12h ./tests/faults/... ./tests/cluster ./tests/federation ./tests/onenode/... ./storage/replica
 
 clean:
 	rm -rf bin

@@ -201,6 +201,8 @@ type cancelArgs struct {
 	EventID       string `json:"event_id"`
 	By            string `json:"by"`
 	CorrelationID string `json:"correlation_id"`
+	// Peer is the trust domain at whose wish it is, "" for our own.
+	Peer string `json:"peer,omitempty"`
 	// Idem is the request's idempotency key, or nil.
 	Idem *tenancy.Idempotency `json:"idem,omitempty"`
 }
@@ -243,7 +245,7 @@ func endOnWish(tx storage.Tx, a cancelArgs) error {
 		return err
 	}
 	_, err = audit.Append(tx, audit.Record{
-		TenantID: a.TenantID, Principal: a.By, Action: "run.cancel", Resource: "run/" + a.RunID, Outcome: "ok", CorrelationID: a.CorrelationID,
+		TenantID: a.TenantID, Principal: a.By, Action: "run.cancel", Resource: "run/" + a.RunID, Outcome: "ok", CorrelationID: a.CorrelationID, Peer: a.Peer,
 	})
 	return err
 }

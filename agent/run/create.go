@@ -39,6 +39,8 @@ type createArgs struct {
 	StackID string `json:"stack_id"`
 	Region  string `json:"region"`
 	Session string `json:"session"`
+	// Peer is the trust domain that the run came from, "" for one of our own.
+	Peer string `json:"peer,omitempty"`
 	// Wanted is the node of this cluster that was asked for by name; it gets the run if it has a free worker.
 	Wanted string `json:"wanted,omitempty"`
 	// Away, when set, says that the run goes to another organisation.
@@ -221,7 +223,7 @@ func recordCreate(tx storage.Tx, a *createArgs) error {
 	}
 	_, err := audit.Append(tx, audit.Record{
 		TenantID: a.TenantID, Principal: a.Principal, Action: "run.create", Resource: "run/" + a.RunID, Outcome: "ok",
-		CorrelationID: a.CorrelationID, Details: details,
+		CorrelationID: a.CorrelationID, Peer: a.Peer, Details: details,
 	})
 	return err
 }

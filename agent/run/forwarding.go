@@ -253,7 +253,7 @@ func (s *Service) PrepareInbound(ctx context.Context, a *Arrival) (*Inbound, err
 		return nil, err
 	}
 	args.Hash = hashOf(args.Hash, args.Principal, a.AgentID, a.IdempotencyKey) // tells the same run from another under its id
-	args.RunID, args.row = a.RunID, nil
+	args.RunID, args.Peer, args.row = a.RunID, a.Origin.TrustDomain, nil
 	if s.session != nil {
 		args.Session = s.session.ID()
 	}

@@ -352,7 +352,7 @@ func (c *Commands) CancelInbound(tx storage.Tx, o Origin, tenantID, runID, event
 	if k.TenantID != tenantID {
 		return errNoRun()
 	}
-	err = endOnWish(tx, cancelArgs{TenantID: tenantID, RunID: runID, EventID: eventID, By: by, CorrelationID: correlationID})
+	err = endOnWish(tx, cancelArgs{TenantID: tenantID, RunID: runID, EventID: eventID, By: by, CorrelationID: correlationID, Peer: o.TrustDomain})
 	if fault.Is(err, fault.Conflict) {
 		return nil // it has ended; the origin will see how
 	}
