@@ -248,7 +248,8 @@ func (r *relay) take(first told, frames <-chan told) error {
 	theirs := it.Head()
 	theirs.TenantID = it.Target().TenantID
 	a := run.Relay{Lease: r.lease, Attempt: it.Attempt, After: it.Last}
-	last, lastID, size, final := it.Last, it.LastID, 0, false
+	last, lastID, size := it.Last, it.LastID, 0
+	var final event.Type
 	var end error
 	for one, more := first, true; more; {
 		switch {
@@ -263,12 +264,14 @@ func (r *relay) take(first told, frames <-chan told) error {
 			switch {
 			case err != nil:
 				end = err
-			case final:
+			case final != "":
 				end = &event.Rejection{Reason: event.AfterFinal, Detail: "an event came after the final one"}
 			default:
 				a.Events = append(a.Events, kept)
-				last, lastID, final = v.Sequence, string(v.ID), v.Final()
-				size += len(kept)
+				last, lastID = v.Sequence, string(v.ID)
+				if size += len(kept); v.Final() {
+					final = event.Type(v.Type)
+				}
 			}
 		}
 		if end != nil || len(a.Events) == groupEvents || size >= groupBytes {
@@ -286,8 +289,8 @@ func (r *relay) take(first told, frames <-chan told) error {
 		}
 		it.Last, it.LastID, r.tries, r.heard = last, lastID, 0, time.Now()
 	}
-	if final {
-		r.f.observe(it.Target().Organization, "ended", it.CreatedAt)
+	if final != "" {
+		r.f.ended(it, final)
 		return errDone
 	}
 	if errors.Is(end, sse.ErrTooLong) {

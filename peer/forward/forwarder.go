@@ -41,6 +41,8 @@ var _ Leases = (*queue.Sessions)(nil)
 type Observer interface {
 	// Forwarded tells of a run's way to a peer: accepted, refused, unreachable or lost; and how long that took.
 	Forwarded(organization, outcome string, took time.Duration)
+	// Run tells of a run whose end this node has relayed, and how long after its creation.
+	Run(status run.Status, took time.Duration)
 }
 
 // Options says how to make a Forwarder.
@@ -189,5 +191,14 @@ func (f *Forwarder) news() <-chan struct{} {
 func (f *Forwarder) observe(organization, outcome string, since time.Time) {
 	if f.o.Observer != nil {
 		f.o.Observer.Forwarded(organization, outcome, time.Since(since))
+	}
+}
+
+// ended counts a run whose end was relayed.
+func (f *Forwarder) ended(it *run.Forward, final event.Type) {
+	f.observe(it.Target().Organization, "ended", it.CreatedAt)
+	if f.o.Observer != nil {
+		status := map[event.Type]run.Status{event.RunCompleted: run.Completed, event.RunFailed: run.Failed, event.RunCanceled: run.Canceled}[final]
+		f.o.Observer.Run(status, time.Since(it.CreatedAt))
 	}
 }
