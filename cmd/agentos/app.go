@@ -80,7 +80,7 @@ A node is found through the deployment that "agentos up" made (--state-dir, --or
 	flags.StringVar(&a.stateDir, "state-dir", a.getenv("AGENTOS_STATE_DIR", ".agentos"), "directory of the deployment (AGENTOS_STATE_DIR)")
 	flags.StringVar(&a.org, "org", "", "organisation of the deployment to speak to; the first when left out")
 	flags.StringVar(&a.as, "as", "", "whose key to use: tenant_user, tenant_admin or platform_admin; what the command needs when left out")
-	flags.StringVar(&a.tenant, "tenant", "", "tenant to act in; the deployment's default tenant when left out")
+	flags.StringVar(&a.tenant, "tenant", "", "tenant to act in, which the key must be of; the key's own, or the deployment's default tenant, when left out")
 	flags.StringVar(&a.apiURL, "api-url", "", "node to speak to, instead of the deployment's (AGENTOS_API_URL)")
 	flags.StringVar(&a.keyFile, "key-file", "", "file that holds the API key to use (AGENTOS_KEY_FILE)")
 	flags.StringVar(&a.caFile, "ca-file", "", "certificates to trust for https, PEM, instead of the system's (AGENTOS_CA_FILE)")

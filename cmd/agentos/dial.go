@@ -27,6 +27,8 @@ type conn struct {
 	*client.Client
 	base   *client.Client
 	answer client.Answer
+	// call is how every call is made: it says for which tenant, if one was named.
+	call client.Call
 	// patience is how long a watcher waits in all, below 0 without end, and elsewhere goes over to another node of the
 	// deployment; nil when it has no other, or the node was named outright.
 	patience  time.Duration
@@ -46,6 +48,10 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 	}
 	base, keyFile, caFile := a.apiURL, a.keyFile, a.caFile
 	var deployed *fleet.Organization // with other nodes to go over to
+	acting := ""                     // an administrator of the platform names tenants as what he administers, all others act in them
+	if role != rolePlatformAdmin {
+		acting = a.tenant
+	}
 	if a.as != "" {
 		role = a.as
 	}
@@ -95,6 +101,7 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 		Retries: 2, Timeout: 20 * time.Second, // somebody waits
 	}
 	c := &conn{patience: patience}
+	c.call = client.Call{TenantID: acting, Answer: &c.answer}
 	if deployed != nil {
 		if patience < 0 || patience > turn {
 			o.Patience = turn
@@ -143,7 +150,7 @@ func (c *conn) open(o client.Options) error {
 	if c.base != nil {
 		c.base.Close()
 	}
-	c.base, c.Client = base, base.With(client.Call{Answer: &c.answer})
+	c.base, c.Client = base, base.With(c.call)
 	return nil
 }
 

@@ -206,10 +206,18 @@ func judgeFault(e *fault.Error) (code int, hint string) {
 	case fault.Unauthorized:
 		return exitForbidden, "the key may have expired or been revoked: agentos keys list --as platform_admin"
 	case fault.Forbidden:
+		if e.Details["field"] == "X-Tenant-Id" {
+			return exitForbidden, "--tenant names the tenant that the key is of; agentos keys issue --tenant TENANT makes one"
+		}
 		return exitForbidden, "another role may do it: --as tenant_admin or --as platform_admin"
 	case fault.PolicyBlocked:
 		return exitForbidden, "the tenant's policy says no; change what is asked, or the policy"
-	case fault.Conflict, fault.UnsupportedCapability, fault.LoopDetected:
+	case fault.UnsupportedCapability:
+		if e.Details["candidates"] != nil {
+			return exitConflict, "agentos routes explain says of each place why not; agentos peers show says what a peer lacks"
+		}
+		return exitConflict, ""
+	case fault.Conflict, fault.LoopDetected:
 		return exitConflict, ""
 	case fault.RateLimited, fault.QuotaExceeded, fault.StepLimit:
 		return exitLimit, "agentos tenants quotas TENANT shows the limits, and changes them with --file"

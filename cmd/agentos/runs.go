@@ -54,6 +54,13 @@ func (a *app) printRun(c *conn, r *client.Run) error {
 		t.row("agent", r.AgentID)
 		t.row("status", r.Status)
 		t.row("node", r.Placement.StackID)
+		t.row("organisation", r.Placement.Organization)
+		if r.Placement.RouteID != "" {
+			t.row("by route", r.Placement.RouteID)
+		}
+		if r.Placement.ForwardedFrom != "" {
+			t.row("forwarded from", r.Placement.ForwardedFrom)
+		}
 		t.row("created", r.CreatedAt)
 		t.row("took", took(r))
 		t.row("steps", fmt.Sprintf("%d, with %d model and %d tool calls", r.Summary.Steps, r.Summary.ModelCalls, r.Summary.ToolCalls))

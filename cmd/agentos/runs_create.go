@@ -118,7 +118,9 @@ func (a *app) createRun(cmd *cobra.Command, f runFlags) error {
 		}
 		return a.printDryRun(c, d)
 	}
-	r, err := c.With(client.Call{IdempotencyKey: f.key, Answer: &c.answer}).CreateRun(cmd.Context(), f.agent, req)
+	call := c.call
+	call.IdempotencyKey = f.key
+	r, err := c.With(call).CreateRun(cmd.Context(), f.agent, req)
 	if err != nil {
 		return err
 	}

@@ -150,20 +150,22 @@ func eventLine(e *client.Event) string {
 
 // payload is every member that a line may show.
 type payload struct {
-	Status     string          `json:"status"`
-	StackID    string          `json:"stack_id"`
-	Attempt    int             `json:"attempt"`
-	StepKind   string          `json:"step_kind"`
-	Name       string          `json:"name"`
-	Message    string          `json:"message"`
-	DurationMS int64           `json:"duration_ms"`
-	LatencyMS  int64           `json:"latency_ms"`
-	ToolID     string          `json:"tool_id"`
-	Input      json.RawMessage `json:"input"`
-	Output     json.RawMessage `json:"output"`
-	ModelRef   string          `json:"model_ref"`
-	By         string          `json:"by"`
-	Summary    struct {
+	Status       string          `json:"status"`
+	StackID      string          `json:"stack_id"`
+	Organization string          `json:"organization"`
+	RouteID      string          `json:"route_id"`
+	Attempt      int             `json:"attempt"`
+	StepKind     string          `json:"step_kind"`
+	Name         string          `json:"name"`
+	Message      string          `json:"message"`
+	DurationMS   int64           `json:"duration_ms"`
+	LatencyMS    int64           `json:"latency_ms"`
+	ToolID       string          `json:"tool_id"`
+	Input        json.RawMessage `json:"input"`
+	Output       json.RawMessage `json:"output"`
+	ModelRef     string          `json:"model_ref"`
+	By           string          `json:"by"`
+	Summary      struct {
 		Messages int `json:"messages"`
 	} `json:"input_summary"`
 	Usage struct {
@@ -195,6 +197,11 @@ func detail(kind string, raw json.RawMessage) string {
 		text = p.Status
 	case "run.started":
 		text = fmt.Sprintf("at %s, attempt %d", p.StackID, p.Attempt)
+	case "run.forwarded":
+		text = fmt.Sprintf("to %s of %s", p.StackID, p.Organization)
+		if p.RouteID != "" {
+			text += ", by route " + p.RouteID
+		}
 	case "run.step.started":
 		text = strings.TrimSpace(fmt.Sprintf("%s %s %s", p.StepKind, p.Name, p.Message))
 	case "run.step.completed":

@@ -36,6 +36,12 @@ func (o *org) agentos(code int, args ...string) harness.Outcome {
 	if err := os.WriteFile(key, []byte(o.c.AdminKey(o.t)), 0o600); err != nil {
 		o.t.Fatal(err)
 	}
+	return o.as(key, code, args...)
+}
+
+// as is agentos with the key in another file.
+func (o *org) as(key string, code int, args ...string) harness.Outcome {
+	o.t.Helper()
 	argv := append([]string{suite.Binary(o.t)}, args...)
 	out := o.host.Run(o.t, time.Minute, o.dir, nil, append(argv, "--api-url", "http://127.0.0.1:8420", "--key-file", key)...)
 	if out.Code != code {
