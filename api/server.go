@@ -398,7 +398,7 @@ func (c *call) template() string {
 // refused writes denials to the audit: those of identity and rights, not those of form.
 func (c *call) refused(code fault.Code) {
 	switch code {
-	case fault.Unauthorized, fault.Forbidden, fault.NotFound, fault.RateLimited, fault.QuotaExceeded, fault.PolicyBlocked:
+	case fault.Unauthorized, fault.Forbidden, fault.NotFound, fault.RateLimited, fault.QuotaExceeded, fault.PolicyBlocked, fault.LoopDetected:
 	default:
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -361,6 +362,22 @@ func (w *takeWorld) arrive(t *testing.T, a *run.Arrival) (run.Taken, error) {
 	}
 	taken, _, err := w.take.Do(t.Context(), w.store, "", *in)
 	return taken, err
+}
+
+// nowhere has no place for any run, and much to say of it.
+type nowhere struct{}
+
+func (nowhere) Place(context.Context, run.Placing, bool) (*run.Placed, error) {
+	return nil, fault.New(fault.UnsupportedCapability, "Missing: grant:tnt_secret.").With("candidates", []string{"stk_secret"})
+}
+
+// A run of others that goes nowhere is refused without a word of where our own could go.
+func TestPrepareInbound_Nowhere(t *testing.T) {
+	w := mustWorld(t, tenancy.Quotas{}, func(o *run.Options) { o.Placer = nowhere{} })
+	_, err := w.runs.PrepareInbound(t.Context(), arrival("run_1", 1))
+	if f := fault.Of(err); f.Code != fault.UnsupportedCapability || len(f.Details) != 0 || strings.Contains(f.Message, "secret") {
+		t.Errorf("refused with %+v", f)
+	}
 }
 
 func TestTake(t *testing.T) {

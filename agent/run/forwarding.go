@@ -258,6 +258,9 @@ func (s *Service) PrepareInbound(ctx context.Context, a *Arrival) (*Inbound, err
 		args.Session = s.session.ID()
 	}
 	if err := s.place(ctx, args, a.By.Auth, &a.Request, &a.Meta, false); err != nil {
+		if fault.Is(err, fault.UnsupportedCapability) { // where else our runs could go, and why not, is nobody's business elsewhere
+			err = fault.New(fault.UnsupportedCapability, "No place that may take this run can.").Because(err)
+		}
 		return nil, err
 	}
 	in := &Inbound{Origin: a.Origin, Attempt: a.Attempt, RemainingMS: a.RemainingMS, MaxRuns: a.MaxRuns, Create: *args}

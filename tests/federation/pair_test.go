@@ -44,8 +44,8 @@ type couple struct {
 	route        string
 }
 
-// pairUp starts acme with count nodes and globex with one, and pairs them.
-func pairUp(t *testing.T, count int) *couple {
+// pairUp starts acme with count nodes and globex with one, and pairs them. args are for acme's first node.
+func pairUp(t *testing.T, count int, args ...string) *couple {
 	t.Helper()
 	c := &couple{proxy: harness.NewProxy(t), route: "rte_globex"}
 	c.globex = harness.NewOrganization(t, suite.Binary(t), &starter, "globex")
@@ -53,7 +53,8 @@ func pairUp(t *testing.T, count int) *couple {
 	c.proxy.To(c.globex.Nodes[0].FederationAddr())
 	c.acme = harness.NewOrganization(t, suite.Binary(t), &starter, "acme")
 	for i := range count {
-		c.acme.AddNode(t, fmt.Sprintf("stk_acme_%d", i+1))
+		c.acme.AddNode(t, fmt.Sprintf("stk_acme_%d", i+1), args...)
+		args = nil
 	}
 	c.acme.AwaitVoters(t, count)
 	t.Cleanup(func() {
@@ -66,16 +67,22 @@ func pairUp(t *testing.T, count int) *couple {
 		}
 	})
 	a, g := c.acme.Admin(t, 0), c.globex.Admin(t, 0)
-	invited := a.Want(t, 201, "POST", "/v1/federation/peerings", map[string]any{"ttl_seconds": 600})
-	c.peering = invited.Str("peering.peering_id")
-	g.Want(t, 201, "POST", "/v1/federation/peerings", map[string]any{
-		"token": invited.Str("token"), "expect_fingerprint": invited.Str("peering.fingerprints.ours"),
-	})
+	c.peering = invite(t, a, g)
 	c.here, c.there = harness.NewTenant(t, a, nil), harness.NewTenant(t, g, nil)
 	c.grant(t, nil)
 	c.lead(t, nil)
 	c.awaitRoute(t)
 	return c
+}
+
+// invite has two organisations' administrators pair them, and returns the peering's id.
+func invite(t *testing.T, inviter, accepter *harness.Client) string {
+	t.Helper()
+	invited := inviter.Want(t, 201, "POST", "/v1/federation/peerings", map[string]any{"ttl_seconds": 600})
+	accepter.Want(t, 201, "POST", "/v1/federation/peerings", map[string]any{
+		"token": invited.Str("token"), "expect_fingerprint": invited.Str("peering.fingerprints.ours"),
+	})
+	return invited.Str("peering.peering_id")
 }
 
 // grant lets here act as there, with more members of the grant.
