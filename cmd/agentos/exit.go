@@ -225,6 +225,9 @@ func judgeFault(e *fault.Error) (code int, hint string) {
 		if e.Details["service"] == "quorum" {
 			return exitUnreachable, "agentos cluster status says who is away"
 		}
+		if e.Details["peer"] != nil {
+			return exitUnreachable, "the other organisation's node is away, or something is between; agentos peers list says what is known of it"
+		}
 		return exitUnreachable, "agentos status says whether the node runs; agentos up starts it"
 	}
 	return exitFailed, ""

@@ -61,6 +61,9 @@ func (a *app) printRun(c *conn, r *client.Run) error {
 		if r.Placement.ForwardedFrom != "" {
 			t.row("forwarded from", r.Placement.ForwardedFrom)
 		}
+		if r.Status == "queued" && r.Placement.RouteID != "" {
+			t.row("waits for", r.Placement.StackID+" to begin with it; agentos peers show "+r.Placement.StackID+" says how that is")
+		}
 		t.row("created", r.CreatedAt)
 		t.row("took", took(r))
 		t.row("steps", fmt.Sprintf("%d, with %d model and %d tool calls", r.Summary.Steps, r.Summary.ModelCalls, r.Summary.ToolCalls))
