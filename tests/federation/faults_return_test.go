@@ -142,8 +142,8 @@ func TestFaults_UnderWay(t *testing.T) {
 	})
 
 	t.Run("lost after", func(t *testing.T) {
-		c.lead(t, map[string]any{"lost_after_ms": 1500})
-		long := c.create(t, 0, "/wait 5s\n/say done") // far longer than a peer may be silent: but it answers
+		c.lead(t, map[string]any{"lost_after_ms": 2500})
+		long := c.create(t, 0, "/wait 6s\n/say done") // far longer than a peer may be silent: but it answers
 		ended(t, long, tell(t, c.at(1), long), "completed")
 
 		for name, fault := range map[string]struct{ strike, mend func() }{
