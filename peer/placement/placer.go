@@ -104,6 +104,11 @@ func (p *Placer) decide(ctx context.Context, a *run.Placing, routes []*Route, fr
 	in := &Input{Asked: *a, Routes: routes, Here: Here{
 		StackID: p.o.StackID, Organization: p.o.Organization, Nodes: p.o.Nodes.Nodes(), Supports: p.o.Supports,
 	}}
+	if in.Peers = p.peers(); !fresh && p.abroad(a, routes) {
+		if placed, missing = decide(in); len(placed.Targets) > 0 {
+			return placed, false, missing, nil
+		}
+	}
 	read := storage.Read{Consistency: storage.Stale} // not found here is nothing unusual: nobody waits for the leader to say it
 	if fresh {
 		read.Consistency = storage.Linearizable
@@ -114,9 +119,27 @@ func (p *Placer) decide(ctx context.Context, a *run.Placing, routes []*Route, fr
 	case !fault.Is(err, fault.NotFound):
 		return nil, false, nil, err
 	}
-	in.Peers = p.peers()
 	placed, missing = decide(in)
 	return placed, in.Here.Agent, missing, nil
+}
+
+// abroad reports whether each route that may be for a leads to other organisations alone. Then it's all the same to a run that
+// finds a target whether there is such an agent here, and the store need not be asked: that takes longer than all the rest.
+func (p *Placer) abroad(a *run.Placing, routes []*Route) bool {
+	if a.Explain || a.Selector != nil {
+		return false
+	}
+	some := false
+	for _, r := range routes {
+		if !r.Match.is(a, r.Match.ModelTier) {
+			continue
+		}
+		some = true
+		if r.Match.ModelTier != "" || slices.ContainsFunc(r.Targets, func(t Target) bool { return t.Organization == "" || t.Organization == p.o.Organization }) {
+			return false
+		}
+	}
+	return some
 }
 
 func tierOf(modelRef string) string {

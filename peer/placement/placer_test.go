@@ -1,6 +1,7 @@
 package placement_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/peer/placement"
 	"github.com/nexixai/agentos/peer/registry"
+	"github.com/nexixai/agentos/storage"
 )
 
 type nodes []placement.Node
@@ -101,6 +103,31 @@ func TestPlacer(t *testing.T) {
 	}
 	if _, err := place(false, func(a *run.Placing) { a.AgentID, a.Selector = "agt_x", &run.Selector{} }); !fault.Is(err, fault.UnsupportedCapability) {
 		t.Errorf("a selector that matches nothing: %v", err)
+	}
+}
+
+// unasked are agents that nobody may look at.
+type unasked struct{ t *testing.T }
+
+func (u unasked) GetAgent(context.Context, storage.Read, string, string) (*agent.Agent, uint64, error) {
+	u.t.Error("the store was asked for the agent")
+	return nil, 0, fault.New(fault.NotFound, "There is no such agent.")
+}
+
+// TestPlacer_abroad: where a route leads to others alone, whether there is such an agent here is not looked at.
+func TestPlacer_abroad(t *testing.T) {
+	h := mustHouse(t)
+	h.mustPut(t, "tnt_demo", placement.Route{ID: "rte_g", Match: placement.Match{AgentID: agentID}, Targets: to("globex")})
+	p := h.placer(func(o *placement.Options) { o.Agents = unasked{t} })
+	placed, err := p.Place(t.Context(), asked(), false)
+	if err != nil || placed.Local || len(placed.Targets) != 1 || placed.RouteID != "rte_g" || !placed.Live {
+		t.Errorf("placed %+v, %v", placed, err)
+	}
+	if _, _, _, err := h.catalog.PutAgent(t.Context(), by("tnt_demo"), agent.Agent{ID: agentID}); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := h.placer().Place(t.Context(), asked(), true); err != nil || !slices.Equal(again.Targets, placed.Targets) {
+		t.Errorf("with a look, and the agent here too: %+v, %v", again, err)
 	}
 }
 
