@@ -45,6 +45,8 @@ type createArgs struct {
 	Wanted string `json:"wanted,omitempty"`
 	// Away, when set, says that the run goes to another organisation.
 	Away *away `json:"away,omitempty"`
+	// OfferID is set when the asking node can send it at once: then it's made and offered in one, by the event of this id.
+	OfferID string `json:"offer_id,omitempty"`
 
 	row *freshRow
 }
@@ -114,7 +116,7 @@ func (c *Commands) evalCreate(tx storage.Tx, a createArgs) (created, error) {
 // settle sends a new run away, or leases or queues it here. st is not saved.
 func (a *createArgs) settle(tx storage.Tx, st *state) error {
 	if a.Away != nil {
-		return a.Away.begin(tx, st, a.Session)
+		return a.Away.begin(tx, st, a.Session, a.OfferID)
 	}
 	session := a.Session
 	if a.Wanted != "" {

@@ -36,6 +36,9 @@ type away struct {
 	// Mark is how long the journal was when the run was offered; OfferID tells the same offer, asked again.
 	Mark    uint64 `json:"mark,omitempty"`
 	OfferID string `json:"offer_id,omitempty"`
+	// Born is the epoch of the lease for which the run was offered as it was made, 0 when it wasn't: whoever works under that
+	// lease knows that nobody has sent the run before.
+	Born uint64 `json:"born,omitempty"`
 	// Told is whom the journal's last run.forwarded names.
 	Told string `json:"told,omitempty"`
 	// Pushed is up to which event the executor has pushed the journal by itself.
@@ -93,14 +96,31 @@ func (a *away) save(tx storage.Tx, k keys) error {
 	return nil
 }
 
-// begin makes a new run one that goes away, and finds a node to see to it. st is not saved.
-func (a *away) begin(tx storage.Tx, st *state, session string) error {
+// begin makes a new run one that goes away, and finds a node to see to it. With an offerID the node of the named session can
+// send it at once: if it's the one, the run is offered here and now, and need not wait for another command. st is not saved.
+func (a *away) begin(tx storage.Tx, st *state, session, offerID string) error {
 	st.Remote |= outward
 	a.Phase = Held
-	if err := a.save(tx, st.keys); err != nil {
+	if err := st.relayIn(tx, session, ""); err != nil {
 		return err
 	}
-	return st.relayIn(tx, session, "")
+	if offerID != "" && session != "" && st.Session == session {
+		a.Born = st.Epoch
+		if err := a.offer(tx, st, offerID); err != nil {
+			return err
+		}
+	}
+	return a.save(tx, st.keys)
+}
+
+// offer says that the run is about to be sent to the target whose turn it is. Neither a nor st is saved.
+func (a *away) offer(tx storage.Tx, st *state, offerID string) error {
+	if err := a.tell(tx, st, offerID); err != nil {
+		return err
+	}
+	a.Phase, a.Mark, a.OfferID = Offered, st.Sequence, offerID
+	a.Attempt++
+	return nil
 }
 
 // relayIn leases st as a relay to the named session, if it stands, or to whichever has the fewest, avoid only if there is no
@@ -273,11 +293,9 @@ func evalOffer(tx storage.Tx, a offerArgs) (none struct{}, err error) {
 	if a.StackID != "" {
 		f.target().StackID = a.StackID
 	}
-	if err := f.tell(tx, st, a.EventID); err != nil {
+	if err := f.offer(tx, st, a.EventID); err != nil {
 		return none, err
 	}
-	f.Phase, f.Mark, f.OfferID = Offered, st.Sequence, a.EventID
-	f.Attempt++
 	st.save(tx, st.Status)
 	return none, f.save(tx, st.keys)
 }

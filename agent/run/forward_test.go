@@ -256,6 +256,78 @@ func TestForward_NodeDies(t *testing.T) {
 	}
 }
 
+// live sends every run to the same targets, the first of which answers.
+type live []run.Target
+
+func (a live) Place(context.Context, run.Placing, bool) (*run.Placed, error) {
+	return &run.Placed{Targets: a, Live: true, RouteID: "rte_one"}, nil
+}
+
+// A run whose node can send it at once is made and offered in one command; only the lease that it was made for knows that
+// nobody has sent it.
+func TestForward_OfferedAtOnce(t *testing.T) {
+	w := mustWorld(t, tenancy.Quotas{}, func(o *run.Options) { o.Placer, o.Grace = live{globex, initech}, time.Second })
+	s, node := w.runs, w.mustOpen(t, "stk_first", 2)
+	waitFor(t, func() bool { return node.ID() != "" })
+	create := func(session string) (*run.Run, run.Lease) {
+		t.Helper()
+		w.session.id = session
+		r, _, _, err := s.Create(t.Context(), actor(tenantID), agentID, text("hi"), meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, mustNext(t, node.Relays())
+	}
+	for _, session := range []string{"", "ses_gone"} {
+		if _, l := create(session); mustForward(t, s, l).Phase != run.Held {
+			t.Errorf("asked by the session %q it is %+v", session, mustForward(t, s, l))
+		}
+	}
+	r, l := create(node.ID())
+	f := mustForward(t, s, l)
+	if f.Phase != run.Offered || f.Attempt != 1 || f.Last != 2 || len(f.Prefix) != 2 || f.Target() != globex || !f.Unsent {
+		t.Fatalf("made %+v", f)
+	}
+	if v, err := event.ScanOwn(f.Prefix[1]); err != nil || event.Type(v.Type) != event.RunForwarded || string(v.ID) != f.LastID {
+		t.Errorf("the journal's second event is %s, %v", f.Prefix[1], err)
+	}
+	why := run.Refusal{Organization: "globex", Code: fault.Unavailable}
+	if err := s.Withdraw(t.Context(), l, 1, why); err != nil {
+		t.Fatal(err)
+	}
+	if f := mustForward(t, s, l); f.Phase != run.Held || f.Target() != initech || f.Unsent {
+		t.Errorf("withdrawn %+v", f)
+	}
+	if err := s.Offer(t.Context(), l, 1, "", id.New(id.Event)); err != nil {
+		t.Fatal(err)
+	}
+	if f := mustForward(t, s, l); f.Phase != run.Offered || f.Attempt != 2 || f.Unsent {
+		t.Errorf("offered again %+v", f)
+	}
+	canceled, l2 := create(node.ID())
+	if r, _, _, err := s.Cancel(t.Context(), actor(tenantID), canceled.ID); err != nil || r.Status != run.Queued || r.CancelRequestedAt == nil {
+		t.Errorf("its cancel may come too late, and is %+v, %v", r, err)
+	}
+	if err := s.Withdraw(t.Context(), l2, 1, why); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.get(t.Context(), t, canceled.ID); got.Status != run.Canceled {
+		t.Errorf("canceled before it was sent: %s", got.Status)
+	}
+	r, l = create(node.ID())
+	w.store.Start()
+	node.Close()
+	second := w.mustOpen(t, "stk_second", 1)
+	for {
+		if now := mustNext(t, second.Relays()); now.RunID == r.ID {
+			if f := mustForward(t, s, now); f.Phase != run.Offered || f.Attempt != 1 || f.Unsent || now.Epoch <= l.Epoch {
+				t.Errorf("after the node that made it had gone %+v", f)
+			}
+			return
+		}
+	}
+}
+
 // here keeps every run in this cluster, at the node that it names.
 type here string
 

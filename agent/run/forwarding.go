@@ -19,7 +19,7 @@ const MaxHops = 3
 
 // place asks where a run is to go, and notes it in a when that's elsewhere.
 func (s *Service) place(ctx context.Context, a *createArgs, by *tenancy.Auth, req *Request, meta *Meta, fresh bool) error {
-	a.Away = nil
+	a.Away, a.OfferID = nil, ""
 	if s.placer == nil {
 		return nil
 	}
@@ -48,6 +48,9 @@ func (s *Service) place(ctx context.Context, a *createArgs, by *tenancy.Auth, re
 	}
 	if s.session != nil {
 		a.Session = s.session.ID() // a relay takes no worker
+	}
+	if placed.Live && a.Session != "" {
+		a.OfferID = id.New(id.Event)
 	}
 	return nil
 }
@@ -88,8 +91,10 @@ type Forward struct {
 	// Next is the target that has the run, or is to be asked next.
 	Next    int
 	Attempt uint64
-	Hops    int
-	Via     []Hop
+	// Unsent says that nobody else can have sent the run under this attempt: it was made and offered for this very lease.
+	Unsent bool
+	Hops   int
+	Via    []Hop
 	// Canceled says that a cancel was asked for, by whom.
 	Canceled   bool
 	CanceledBy string
@@ -153,6 +158,7 @@ func (s *Service) LoadForward(ctx context.Context, l Lease) (*Forward, error) {
 		f.Traceparent, f.CorrelationID = rec.Traceparent, rec.CorrelationID
 		f.CreatedAt, f.Deadline = timeOf(rec.CreatedMS), timeOf(rec.DeadlineMS)
 		f.Phase, f.Targets, f.Next, f.Attempt, f.Hops, f.Via = a.Phase, a.Targets, a.Next, a.Attempt, a.Hops, a.Via
+		f.Unsent = a.Phase == Offered && a.Attempt == 1 && a.Born == l.Epoch
 		f.Canceled, f.CanceledBy = st.CancelMS != 0, st.CancelBy
 		return f.journal(r, st, a)
 	})

@@ -71,6 +71,8 @@ type Placed struct {
 	StackID string
 	// Targets are where else it may go, best first; each is tried only when the one before has surely not taken it.
 	Targets []Target
+	// Live says that the first of Targets answers, and takes runs now.
+	Live    bool
 	RouteID string
 	// Candidates explain the choice: every place that was looked at, the chosen one first. They are left out where the run
 	// stays here because no route says otherwise, unless Placing.Explain asks for them.

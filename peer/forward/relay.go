@@ -63,7 +63,7 @@ func (r *relay) log() *zap.Logger {
 // work takes the run from phase to phase until there is nothing left to do for it here.
 func (r *relay) work() {
 	err := r.load()
-	if err == nil && r.it.Phase != run.Held {
+	if err == nil && r.it.Phase != run.Held && !r.it.Unsent {
 		r.asked = 1 // another node may have sent it, and died before it knew more
 	}
 	r.heard = time.Now()

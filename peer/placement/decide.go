@@ -308,7 +308,9 @@ func (d *decision) placed() *run.Placed {
 		if d.route != nil {
 			o.target.LostAfterMS = d.route.LostAfterMS
 		}
-		p.Targets = append(p.Targets, o.target)
+		if p.Targets = append(p.Targets, o.target); len(p.Targets) == 1 {
+			p.Live = o.idle < 2
+		}
 	}
 	return p
 }

@@ -101,6 +101,24 @@ func TestDecide_follows(t *testing.T) {
 	}
 }
 
+// TestDecide_live: a run is only sent at once to a node that would take it now.
+func TestDecide_live(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*placement.Peer)
+		live   bool
+	}{
+		"free":    {func(*placement.Peer) {}, true},
+		"full":    {func(p *placement.Peer) { p.FreeSlots = 0 }, true},
+		"unready": {func(p *placement.Peer) { p.Ready = false }, false},
+		"away":    {func(p *placement.Peer) { p.Reachable = false }, false},
+	} {
+		placed := placement.Decide(world(func(in *placement.Input) { in.Peers = []placement.Peer{peer("globex", "stk_g1", c.change)} }))
+		if len(placed.Targets) != 1 || placed.Live != c.live {
+			t.Errorf("%s: placed %+v", name, placed)
+		}
+	}
+}
+
 // TestDecide_refuses: each thing that must keep a run from a peer does, alone, and is told by its name.
 func TestDecide_refuses(t *testing.T) {
 	only := func(f func(*placement.Peer)) func(*placement.Input) {
