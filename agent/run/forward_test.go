@@ -283,7 +283,7 @@ func TestForward_OfferedAtOnce(t *testing.T) {
 			t.Errorf("asked by the session %q it is %+v", session, mustForward(t, s, l))
 		}
 	}
-	r, l := create(node.ID())
+	_, l := create(node.ID())
 	f := mustForward(t, s, l)
 	if f.Phase != run.Offered || f.Attempt != 1 || f.Last != 2 || len(f.Prefix) != 2 || f.Target() != globex || !f.Unsent {
 		t.Fatalf("made %+v", f)
@@ -314,7 +314,7 @@ func TestForward_OfferedAtOnce(t *testing.T) {
 	if got := w.get(t.Context(), t, canceled.ID); got.Status != run.Canceled {
 		t.Errorf("canceled before it was sent: %s", got.Status)
 	}
-	r, l = create(node.ID())
+	r, l := create(node.ID())
 	w.store.Start()
 	node.Close()
 	second := w.mustOpen(t, "stk_second", 1)

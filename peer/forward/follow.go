@@ -242,6 +242,25 @@ func read(ctx context.Context, body io.Reader, out chan<- told) {
 	}
 }
 
+// partTime bounds how long an executor has to end its stream after the run's final event.
+const partTime = time.Second
+
+// leave waits for the end of a stream that has told all: only then does its connection serve the next call.
+func leave(ctx context.Context, frames <-chan told) {
+	ctx, cancel := context.WithTimeout(ctx, partTime)
+	defer cancel()
+	for {
+		select {
+		case one := <-frames:
+			if one.err != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // take appends first and all that has gathered behind it.
 func (r *relay) take(first told, frames <-chan told) error {
 	it := r.it
@@ -291,6 +310,9 @@ func (r *relay) take(first told, frames <-chan told) error {
 	}
 	if final != "" {
 		r.f.ended(it, final)
+		if end == nil {
+			leave(r.ctx, frames)
+		}
 		return errDone
 	}
 	if errors.Is(end, sse.ErrTooLong) {

@@ -39,9 +39,59 @@ func TestForwarder_OneRun(t *testing.T) {
 	}
 }
 
-// TestForwarder_LostAnswers loses the answers to forwards, and lets the nodes that relay go: one run for each key all the same.
-func TestForwarder_LostAnswers(t *testing.T) {
+// TestForwarder_OfferedAtOnce: a run that its own node can send is sent without another command; when the peer can't be reached
+// after all, it's surely not been taken, and is offered anew.
+func TestForwarder_OfferedAtOnce(t *testing.T) {
+	p := newPair(t, away{live: true})
+	p.execute(t, (*worker).finish)
+	p.node(t, "stk_acme_1")
+	until(t, func() bool { return p.acme.asked.ID() != "" })
+	if got := p.ended(t, p.create(t, "").ID); got.Status != run.Completed || p.runs.offers.Load() != 0 {
+		t.Errorf("ended as %s: %+v, after %d offers", got.Status, got.Error, p.runs.offers.Load())
+	}
+	var tried atomic.Int64
+	p.wire.before = func(forward.Call) error {
+		if tried.Add(1) == 1 {
+			return errUnsent
+		}
+		return nil
+	}
+	r := p.create(t, "")
+	if got := p.ended(t, r.ID); got.Status != run.Completed || p.runs.offers.Load() != 1 {
+		t.Errorf("ended as %s: %+v, after %d offers", got.Status, got.Error, p.runs.offers.Load())
+	}
+	if ours, theirs := p.acme.journal(t, r.ID), p.globex.journal(t, r.ID); !slices.Equal(ours, theirs) || len(ours) != 5 {
+		t.Errorf("the journals differ:\n%s\n%s", strings.Join(ours, "\n"), strings.Join(theirs, "\n"))
+	}
+}
+
+// TestForwarder_WholeStream: a stream is read to its end also when the final event has come, so that its connection can serve
+// the next call.
+func TestForwarder_WholeStream(t *testing.T) {
 	p := newPair(t, away{})
+	p.execute(t, (*worker).finish)
+	p.wire.gate, p.wire.bodies = make(chan struct{}), make(chan *watched, 1)
+	p.node(t, "stk_acme_1")
+	r := p.create(t, "")
+	body := <-p.wire.bodies
+	p.ended(t, r.ID)
+	close(p.wire.gate)
+	<-body.closed
+	if !body.whole.Load() {
+		t.Error("the stream was left before its end")
+	}
+}
+
+// TestForwarder_LostAnswers loses the answers to forwards, and lets the nodes that relay go: one run for each key all the same,
+// whether it's offered as it's made or later.
+func TestForwarder_LostAnswers(t *testing.T) {
+	for _, live := range []bool{false, true} {
+		t.Run(fmt.Sprint("live=", live), func(t *testing.T) { loseAnswers(t, away{live: live}) })
+	}
+}
+
+func loseAnswers(t *testing.T, a away) {
+	p := newPair(t, a)
 	p.execute(t, (*worker).finish)
 	var seen sync.Map
 	p.wire.after = func(c forward.Call) error {

@@ -44,18 +44,41 @@ type cell struct {
 	queue    *queue.Commands
 	executor *forward.Executor
 	put      storage.Call[[2]string, struct{}]
+	asked    asked
 }
 
-type nobody struct{}
+// counted counts the offers that took a command of their own.
+type counted struct {
+	*run.Service
+	offers atomic.Int64
+}
 
-func (nobody) ID() string { return "" }
-func (nobody) Free() int  { return 0 }
+func (c *counted) Offer(ctx context.Context, l run.Lease, target int, stackID, offerID string) error {
+	c.offers.Add(1)
+	return c.Service.Offer(ctx, l, target, stackID, offerID)
+}
 
-// away sends every run to globex.
-type away struct{ lostAfterMS int64 }
+// asked is the session of the node that is asked for runs; none until one is set.
+type asked struct {
+	at atomic.Pointer[queue.Sessions]
+}
+
+func (a *asked) ID() string {
+	if s := a.at.Load(); s != nil {
+		return s.ID()
+	}
+	return ""
+}
+func (*asked) Free() int { return 0 }
+
+// away sends every run to globex; live says that it answers.
+type away struct {
+	lostAfterMS int64
+	live        bool
+}
 
 func (a away) Place(context.Context, run.Placing, bool) (*run.Placed, error) {
-	return &run.Placed{RouteID: "rte_1", Targets: []run.Target{{
+	return &run.Placed{RouteID: "rte_1", Live: a.live, Targets: []run.Target{{
 		PeeringID: "prg_1", Organization: "globex", ClusterID: "clu_globex", StackID: "stk_globex_1", TenantID: tenantID, LostAfterMS: a.lostAfterMS,
 	}}}, nil
 }
@@ -78,7 +101,7 @@ func newCell(t *testing.T, name string, placer run.Placer) *cell {
 	c.hub = event.New(event.Options{Store: c.store, Heartbeat: 20 * time.Millisecond})
 	c.runs = run.New(run.Options{
 		Store: c.store, Commands: runCommands, QueueCommands: c.queue, StackID: "stk_" + name + "_1", Organization: name, Region: "r1",
-		Session: nobody{}, Placer: placer, Grace: time.Second,
+		Session: &c.asked, Placer: placer, Grace: time.Second,
 	})
 	c.executor = forward.NewExecutor(forward.ExecutorOptions{Store: c.store, Commands: commands, Runs: c.runs, ClusterID: "clu_" + name})
 	t.Cleanup(func() {
@@ -129,6 +152,7 @@ const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 // pair is acme, whose runs go to globex, and globex, which has the agent.
 type pair struct {
 	acme, globex *cell
+	runs         *counted // acme's
 	wire         *wire
 	peers        *peers
 }
@@ -139,6 +163,7 @@ func newPair(t *testing.T, a away) *pair {
 	if _, _, _, err := p.globex.catalog.PutAgent(t.Context(), actor(), agent.Agent{ID: agentID}); err != nil {
 		t.Fatal(err)
 	}
+	p.runs = &counted{Service: p.acme.runs}
 	p.wire = &wire{to: p.globex}
 	p.peers.set(true)
 	return p
@@ -152,8 +177,9 @@ func (p *pair) node(t *testing.T, name string) (stop func()) {
 		Store: p.acme.store, Commands: p.acme.queue, StackID: name, Region: "r1", Workers: 1, TTL: time.Second, Boot: func() time.Duration { return time.Since(began) },
 	})
 	f := forward.New(forward.Options{
-		Runs: p.acme.runs, Leases: sessions, Peers: p.peers, Wire: p.wire, ClusterID: "clu_acme", StackID: "stk_acme_1", Deltas: p.acme.hub.Delta,
+		Runs: p.runs, Leases: sessions, Peers: p.peers, Wire: p.wire, ClusterID: "clu_acme", StackID: "stk_acme_1", Deltas: p.acme.hub.Delta,
 	})
+	p.acme.asked.at.Store(sessions)
 	sessions.Start()
 	f.Start()
 	stop = sync.OnceFunc(func() { f.Close(); sessions.Close() })
@@ -256,9 +282,32 @@ type wire struct {
 	frames func(after uint64) io.Reader
 	// cut breaks streams off at any byte.
 	cut bool
+	// gate, when set, keeps streams from ending until it's closed; each is then handed to bodies.
+	gate   chan struct{}
+	bodies chan *watched
 
 	mu   sync.Mutex
 	open []*io.PipeWriter
+}
+
+// watched notes how a body was left: at its end, or before.
+type watched struct {
+	io.ReadCloser
+	whole  atomic.Bool
+	closed chan struct{}
+}
+
+func (b *watched) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.whole.Store(true)
+	}
+	return n, err
+}
+
+func (b *watched) Close() error {
+	close(b.closed)
+	return b.ReadCloser.Close()
 }
 
 // drop breaks all streams off.
@@ -364,12 +413,20 @@ func (w *wire) stream(ctx context.Context, by *forward.Caller, runID, query stri
 			if err == nil {
 				_, err = in.Write(b.Frames)
 			}
+			if err == nil && b.Final && w.gate != nil {
+				<-w.gate
+			}
 			if err != nil || b.Final {
 				_ = in.CloseWithError(err)
 				return
 			}
 		}
 	}()
+	if w.gate != nil {
+		body := &watched{ReadCloser: out, closed: make(chan struct{})}
+		w.bodies <- body
+		return &http.Response{StatusCode: http.StatusOK, Body: body}
+	}
 	if w.cut {
 		return &http.Response{StatusCode: http.StatusOK, Body: &cutBody{ReadCloser: out, left: rand.N(4000)}}
 	}

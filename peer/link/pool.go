@@ -25,7 +25,7 @@ const (
 	dialTimeout = 5 * time.Second
 	// idleFor is how long an idle connection is kept; the door keeps it for longer, so that no call meets its end.
 	idleFor   = 90 * time.Second
-	keptIdle  = 64
+	keptIdle  = 128
 	headWait  = 30 * time.Second
 	maxHeader = 64 << 10
 )
