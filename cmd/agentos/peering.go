@@ -115,6 +115,10 @@ fingerprints are shown: compare them with the other side by another way, or have
 			if err != nil {
 				return err
 			}
+			if fingerprint == "" {
+				a.say("not compared yet: ask the other side whether %s is its own fingerprint; if not, agentos peering revoke %s --yes-really", p.Fingerprints.Theirs, p.ID)
+			}
+			a.say("then say what it may do here: agentos peering exports %s --tenant THEIRS=OURS", p.ID)
 			return a.told(c, func(t *table) { peeringRows(t, p) })
 		},
 	}

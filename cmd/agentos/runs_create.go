@@ -13,6 +13,8 @@ import (
 // runFlags are the flags of runs create.
 type runFlags struct {
 	agent, text, key, priority string
+	session, user              string
+	class, region              string
 	labels, allow, deny        []string
 	timeout, patience          time.Duration
 	maxSteps                   int
@@ -53,6 +55,10 @@ that a request which is sent again makes no second run.`,
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long the run may take")
 	flags.IntVar(&f.maxSteps, "max-steps", 0, "how many steps it may take")
 	flags.StringArrayVar(&f.labels, "label", nil, "label, KEY=VALUE; may be repeated")
+	flags.StringVar(&f.session, "session", "", "session of the run; routes keep a session where it is")
+	flags.StringVar(&f.user, "user", "", "user of the run")
+	flags.StringVar(&f.class, "class", "", "class of the run's data: public, internal, confidential or restricted; it bounds where the run may go")
+	flags.StringVar(&f.region, "region", "", "region that the run is bound to")
 	flags.StringArrayVar(&f.allow, "allow-tool", nil, "allow only these tools; may be repeated")
 	flags.StringArrayVar(&f.deny, "deny-tool", nil, "deny these tools; may be repeated")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would happen, and run nothing")
@@ -78,6 +84,15 @@ func (a *app) request(f runFlags) (client.RunCreate, error) {
 			return req, err
 		}
 		req.Context = &client.RunContext{Labels: labels}
+	}
+	if f.session != "" || f.user != "" {
+		if req.Context == nil {
+			req.Context = new(client.RunContext)
+		}
+		req.Context.SessionID, req.Context.UserID = f.session, f.user
+	}
+	if f.class != "" || f.region != "" {
+		req.PolicyContext = &client.PolicyContext{DataClassification: f.class, Region: f.region}
 	}
 	return req, nil
 }

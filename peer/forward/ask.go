@@ -83,7 +83,7 @@ func (r *relay) ask() error {
 	case !r.f.o.Wire.Unsent(err):
 		r.asked++
 	}
-	r.log().Info("a peer's answer to a run is outstanding", zap.String("stack_id", peer.StackID), zap.String("address", peer.Address), zap.Error(err))
+	r.log().Info("a peer's answer to a run is outstanding", zap.String("peer_stack_id", peer.StackID), zap.String("address", peer.Address), zap.Error(err))
 	r.tries++
 	return r.idle(nil, r.backoff(longPause))
 }
@@ -105,7 +105,7 @@ func (r *relay) backoff(most time.Duration) time.Duration {
 
 func (r *relay) withdraw(peer *registry.Peer, code fault.Code, message string, permanent bool) error {
 	why := run.Refusal{Organization: r.it.Target().Organization, StackID: peer.StackID, Code: code, Message: message, Permanent: permanent}
-	r.log().Info("a run was not taken", zap.String("organization", why.Organization), zap.String("stack_id", why.StackID),
+	r.log().Info("a run was not taken", zap.String("organization", why.Organization), zap.String("peer_stack_id", why.StackID),
 		zap.String("code", string(code)), zap.String("reason", message))
 	err := r.patiently(func() error { return r.f.o.Runs.Withdraw(r.ctx, r.lease, r.it.Attempt, why) })
 	if err != nil {
@@ -128,7 +128,7 @@ func (r *relay) accepted(peer *registry.Peer, answer []byte) error {
 			With("service", "peer").With("peer", r.it.Target().Organization))
 	}
 	r.f.observe(r.it.Target().Organization, "accepted", r.it.CreatedAt)
-	r.log().Info("a peer has taken a run", zap.String("organization", r.it.Target().Organization), zap.String("stack_id", peer.StackID))
+	r.log().Info("a peer has taken a run", zap.String("organization", r.it.Target().Organization), zap.String("peer_stack_id", peer.StackID))
 	r.it.Phase = run.Accepted // the store learns it with the first event that comes back
 	return nil
 }
@@ -255,10 +255,10 @@ func (r *relay) carryCancel(it *run.Forward) {
 			_, err := r.f.call(ctx, it, &peer, http.MethodPost, path, nil)
 			cancel()
 			if err == nil {
-				r.log().Info("a peer has heard of a cancel", zap.String("organization", target.Organization), zap.String("stack_id", peer.StackID))
+				r.log().Info("a peer has heard of a cancel", zap.String("organization", target.Organization), zap.String("peer_stack_id", peer.StackID))
 				return
 			}
-			r.log().Info("a cancel is outstanding", zap.String("stack_id", peer.StackID), zap.Error(err))
+			r.log().Info("a cancel is outstanding", zap.String("peer_stack_id", peer.StackID), zap.Error(err))
 			news = nil // it answers, and not as it should: no change of the peers to wait for
 		}
 		wait(r.ctx, news, pause)

@@ -58,7 +58,7 @@ func (r *relay) follow() error {
 	case errors.As(err, &no) && (no.status == http.StatusNotFound || no.status == http.StatusConflict):
 		return r.giveUp(r.forgotten(no))
 	default:
-		r.log().Info("a peer's stream has broken off", zap.String("stack_id", peer.StackID), zap.Uint64("last_sequence", r.it.Last), zap.Error(err))
+		r.log().Info("a peer's stream has broken off", zap.String("peer_stack_id", peer.StackID), zap.Uint64("last_sequence", r.it.Last), zap.Error(err))
 	}
 	r.tries++
 	return r.pauseFollowing(nil, r.backoff(longPause))

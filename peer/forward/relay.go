@@ -228,7 +228,7 @@ func (r *relay) giveUp(failure *fault.Error) error {
 	outcome := "lost"
 	if failure != nil {
 		outcome = "disbelieved"
-		r.log().Error("gave a peer up", zap.String("organization", t.Organization), zap.String("stack_id", t.StackID), zap.Error(failure))
+		r.log().Error("gave a peer up", zap.String("organization", t.Organization), zap.String("peer_stack_id", t.StackID), zap.Error(failure))
 	} else {
 		r.log().Warn("a peer is lost", zap.String("organization", t.Organization), zap.Duration("silent", time.Since(r.heard)))
 	}
