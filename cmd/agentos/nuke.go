@@ -13,7 +13,7 @@ func (a *app) nukeCommand() *cobra.Command {
 		Use:   "nuke",
 		Short: "End every process of the deployment; with --hard remove its data too",
 		Long: `End every process of the deployment and verify that it is gone. What the nodes kept stays, and "agentos up" goes on
-with it, unless --hard is given: then the state directory is removed. Reports are kept.`,
+with it, unless --hard is given: then the state directory is removed. Reports are kept. Where there is no deployment, that is said, and the exit code is 0.`,
 		Example: "  agentos nuke --yes-really\n  agentos nuke --yes-really --hard",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -33,6 +33,9 @@ with it, unless --hard is given: then the state directory is removed. Reports ar
 			}
 			if a.output == "json" {
 				return a.json(r)
+			}
+			if !f.Exists() {
+				fmt.Fprintf(a.out, "nothing   there is no deployment in %s\n", f.StateDir())
 			}
 			for _, what := range r.Removed {
 				fmt.Fprintf(a.out, "removed   %s\n", what)

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/nexixai/agentos/node/fleet"
@@ -28,11 +31,24 @@ runs it makes are labelled agentos.validate.`,
 					err = printErr
 				}
 			}
-			return err
+			return summed(err)
 		},
 	}
 	d.flags(cmd)
 	return cmd
+}
+
+// summed is a failed validation on one line: which checks failed was told as they were tried, and stands in the table; the
+// last lines of the log stand in the report.
+func summed(err error) error {
+	failed, ok := errors.AsType[*fleet.FailedError](err)
+	if !ok {
+		return err
+	}
+	return &codedError{
+		code: exitFailed, err: fmt.Errorf("%s: %s", failed.Phase, failed.Check),
+		hint: "next, try: " + failed.Next + "; the log is in " + failed.LogFile,
+	}
 }
 
 func (a *app) printChecks(r *fleet.Report) error {

@@ -23,11 +23,14 @@ var abroadTests = []struct {
 }
 
 // tryAbroad tries what another organisation does for the first. Later tests need what earlier ones have shown.
-func (s *smoke) tryAbroad(ctx context.Context, t *trial, r *Report, other planOrg, answers bool) {
+func (s *smoke) tryAbroad(ctx context.Context, t *trial, r *Report, other planOrg) {
 	s.runID, s.events = "", nil
 	var lacks string
-	if !answers {
-		lacks = s.node.StackID + " or " + other.Nodes[0].StackID + " does not answer"
+	for _, org := range []planOrg{s.org, other} {
+		if len(org.Nodes) == 0 {
+			lacks = "no node of " + org.Organization + " answers"
+			break
+		}
 	}
 	for _, test := range abroadTests {
 		if !t.try(ctx, &r.Smoke, s.org.Organization+" and "+other.Organization+": "+test.name, func(ctx context.Context) (string, error) {
@@ -169,7 +172,7 @@ func (s *smoke) both(ctx context.Context, other planOrg) (string, error) {
 	return fmt.Sprintf("%d events, with the same ids", len(theirs)), nil
 }
 
-// at is a client of another organisation's first node, with the key of a role in its default tenant.
+// at is a client of the first of another organisation's nodes that answer, with the key of a role in its default tenant.
 func (s *smoke) at(org planOrg, role string) (*client.Client, error) {
 	c, err := s.f.with(org.Nodes[0], s.f.keyFile(org, node.DefaultTenantID, role))
 	if err == nil {

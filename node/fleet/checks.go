@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,34 +51,35 @@ func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
 	orgs := f.plan.Organizations
 	p.total(len(f.plan.nodes())*len(healthPaths) + len(orgs)*len(smokeTests) + (len(orgs)-1)*len(abroadTests))
 	t := &trial{p: p}
-	answers := map[string]bool{} // by stack id
+	passed := map[string]int{} // health checks, by stack id
 	for _, n := range f.plan.nodes() {
 		api, err := f.once(n.apiURL())
 		if err != nil {
 			return err
 		}
 		for _, path := range healthPaths {
-			ok := t.try(ctx, &r.Checks, n.StackID+" "+path, func(ctx context.Context) (string, error) {
+			if t.try(ctx, &r.Checks, n.StackID+" "+path, func(ctx context.Context) (string, error) {
 				_, err := api.Do(ctx, client.Request{Method: http.MethodGet, Path: path})
 				return "ok", err
-			})
-			answers[n.StackID] = answers[n.StackID] || ok
+			}) {
+				passed[n.StackID]++
+			}
 		}
 		api.Close()
 	}
 	for i, org := range orgs {
-		s := &smoke{f: f, org: org, node: org.Nodes[0]}
+		s := newSmoke(f, org, passed)
 		for _, test := range smokeTests {
 			t.try(ctx, &r.Smoke, org.Organization+": "+test.name, func(ctx context.Context) (string, error) {
-				if !answers[s.node.StackID] {
-					return "", fmt.Errorf("not tried: %s does not answer", s.node.StackID)
+				if len(s.org.Nodes) == 0 {
+					return "", fmt.Errorf("not tried: no node of %s answers", s.org.Organization)
 				}
 				return test.do(s, ctx)
 			})
 		}
 		if i == 0 {
 			for _, other := range orgs[1:] {
-				s.tryAbroad(ctx, t, r, other, answers[s.node.StackID] && answers[other.Nodes[0].StackID])
+				s.tryAbroad(ctx, t, r, answering(other, passed))
 			}
 		}
 		s.close()
@@ -90,29 +92,51 @@ func (f *Fleet) validate(ctx context.Context, r *Report, p *phase) error {
 	}
 	n, next := f.plan.nodes()[0], "agentos status"
 	for _, one := range f.plan.nodes() {
-		if !answers[one.StackID] { // whose fault it is
+		if passed[one.StackID] == 0 { // whose fault it is
 			n, next = one, "agentos up"
 			break
 		}
 	}
 	return &FailedError{
-		Phase: p.name, Check: fmt.Sprintf("%d check(s)", len(t.failed)), Err: errors.New(strings.Join(t.failed, "\n  ")),
+		Phase: p.name, Check: fmt.Sprintf("%d of %d checks failed", len(t.failed), len(r.Checks)+len(r.Smoke)), Err: errors.New(strings.Join(t.failed, "\n  ")),
 		Log: tail(f.logFile(n.StackID), 0, 12), LogFile: f.logFile(n.StackID), Next: next + f.at(),
 	}
 }
 
 var healthPaths = []string{"/healthz", "/readyz", "/v1/health", "/stack-b/v1/health", "/v1/federation/health"}
 
+// answering is an organisation with those of its nodes alone that answer, the soundest first: one dead node has its own
+// checks failed, and keeps nobody from what the others do.
+func answering(org planOrg, passed map[string]int) planOrg {
+	org.Nodes = slices.DeleteFunc(slices.Clone(org.Nodes), func(n planNode) bool { return passed[n.StackID] == 0 })
+	slices.SortStableFunc(org.Nodes, func(a, b planNode) int { return passed[b.StackID] - passed[a.StackID] })
+	return org
+}
+
 // smoke holds what the smoke tests of one organisation share.
 type smoke struct {
 	f      *Fleet
-	org    planOrg
-	node   planNode
+	org    planOrg  // with the nodes that answer
+	node   planNode // that is asked: the first of them
+	silent []string // the nodes that don't
 	opened []*client.Client
 
 	before float64 // runs counted before
 	runID  string
 	events []client.Event
+}
+
+func newSmoke(f *Fleet, org planOrg, passed map[string]int) *smoke {
+	s := &smoke{f: f, org: answering(org, passed)}
+	if len(s.org.Nodes) > 0 {
+		s.node = s.org.Nodes[0]
+	}
+	for _, n := range org.Nodes {
+		if passed[n.StackID] == 0 {
+			s.silent = append(s.silent, n.StackID)
+		}
+	}
+	return s
 }
 
 func (s *smoke) close() {
@@ -168,7 +192,7 @@ func (s *smoke) figures(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%s is %g", runCounter, s.before), err
 }
 
-// figureOfAll adds the run counter up over the organisation's nodes: any of them may have worked on the run.
+// figureOfAll adds the run counter up over the organisation's nodes that answer: any of them may have worked on the run.
 func (s *smoke) figureOfAll(ctx context.Context) (float64, error) {
 	sum := 0.0
 	for _, n := range s.org.Nodes {
@@ -267,7 +291,7 @@ func (s *smoke) stream(context.Context) (string, error) {
 	return fmt.Sprintf("%d events, 1 to %d without a gap", len(s.events), len(s.events)), nil
 }
 
-// everywhere asks each node of the cluster for the run's journal: it must be the same one.
+// everywhere asks each node of the cluster that answers at all for the run's journal: it must be the same one.
 func (s *smoke) everywhere(ctx context.Context) (string, error) {
 	if s.runID == "" {
 		return "", errors.New("there was no run to look for")
@@ -286,7 +310,11 @@ func (s *smoke) everywhere(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("%s tells %d events of %s, %s told %d", n.StackID, len(events), s.runID, s.node.StackID, len(s.events))
 		}
 	}
-	return fmt.Sprintf("%d node(s) tell the same journal", len(s.org.Nodes)), nil
+	detail := fmt.Sprintf("%d node(s) tell the same journal", len(s.org.Nodes))
+	if len(s.silent) > 0 {
+		detail += "; not asked, as it does not answer: " + strings.Join(s.silent, ", ")
+	}
+	return detail, nil
 }
 
 func (s *smoke) policy(ctx context.Context) (string, error) {

@@ -221,15 +221,23 @@ func TestFleet_noDeployment(t *testing.T) {
 	_, statusErr := f.Status(t.Context())
 	_, validateErr := f.Validate(t.Context())
 	_, redeployErr := f.Redeploy(t.Context())
-	_, nukeErr := f.Nuke(t.Context(), true)
 	_, logsErr := f.LogFiles("")
-	for what, err := range map[string]error{"status": statusErr, "validate": validateErr, "redeploy": redeployErr, "nuke": nukeErr, "logs": logsErr} {
+	for what, err := range map[string]error{"status": statusErr, "validate": validateErr, "redeploy": redeployErr, "logs": logsErr} {
 		if !errors.Is(err, fleet.ErrNoDeployment) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 	if _, err := os.Stat(f.StateDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Error("looking for a deployment made a directory")
+	}
+	for _, hard := range []bool{false, true} { // what nuke is for is so already
+		r, err := f.Nuke(t.Context(), hard)
+		if err != nil || r.Result != "ok" || len(r.Removed) != 0 || len(r.Files) != 2 {
+			t.Errorf("nuke of nothing, hard %v: %v, %+v", hard, err, r)
+		}
+		if _, err := os.Stat(f.StateDir()); !errors.Is(err, os.ErrNotExist) {
+			t.Error("nuke of nothing made a directory")
+		}
 	}
 }
 

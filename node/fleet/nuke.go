@@ -12,12 +12,14 @@ import (
 )
 
 // Nuke ends every process of the deployment and verifies that they are gone. With hard it removes the state directory
-// too. What it reports lies outside.
+// too. What it reports lies outside. Where there is no deployment, there is nothing to do, and that is no failure.
 func (f *Fleet) Nuke(ctx context.Context, hard bool) (*Report, error) {
 	r := f.newReport("nuke")
 	if f.plan == nil {
-		_, err := f.need()
-		return r, err
+		return r, f.finish(r, f.run(ctx, r, "look", func(_ context.Context, p *phase) error {
+			p.step("there is no deployment in %s: nothing to end or remove", f.o.StateDir)
+			return nil
+		}))
 	}
 	release, err := f.hold()
 	if err != nil {

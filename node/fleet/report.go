@@ -149,7 +149,7 @@ func (f *Fleet) finish(r *Report, err error) error {
 		}
 	}
 	err = errors.Join(err, f.write(r))
-	if r.Action == "validate" { // which changes nothing
+	if r.Action == "validate" || f.plan == nil { // which changes nothing
 		return err
 	}
 	if _, statErr := os.Stat(f.path(accessName)); statErr == nil { // it names the reports, this one too

@@ -17,7 +17,7 @@ func (r *Report) markdown() string {
 	p("# agentos %s: %s\n\n", r.Action, r.Result)
 	p("%s, took %s, on %s (%s/%s, %d CPUs, %s free), agentos %s (%s).\n", r.StartedAt.Format(time.RFC3339),
 		time.Duration(r.DurationMS)*time.Millisecond, r.Host.Hostname, r.Host.OS, r.Host.Arch, r.Host.CPUs, rounded(r.Host.DiskFree), r.Build.Version, r.Build.GitSHA)
-	p("Mode %s, state directory `%s`.\n", r.Mode, r.StateDir)
+	p("Mode %s, state directory `%s`.\n", cmp.Or(r.Mode, "none (no deployment)"), r.StateDir)
 	if r.Error != "" {
 		p("\n## What failed\n\n%s\n", r.Error)
 		if len(r.LastLog) > 0 {

@@ -132,6 +132,32 @@ func TestUp_TwoOrganisations(t *testing.T) {
 		t.Errorf("up after the kill: globex is process %d, and was %d", now, globex.Nodes[0].Pid)
 	}
 	valid(t, d)
+
+	// One of acme's nodes is gone, the first: its own checks fail and no other.
+	d.KillNode(t, d.Org(t, "acme").Nodes[0])
+	onlyItsOwn(t, d.CLI(t, "validate"), acme.Nodes[0].StackID)
+}
+
+// onlyItsOwn wants of a validation that the five health checks of one node failed, each told once under way and once in the
+// table, and summed up in one line.
+func onlyItsOwn(t *testing.T, out harness.Outcome, stackID string) {
+	t.Helper()
+	if out.Code != 1 || !strings.Contains(out.Stderr, "error: validate: 5 of 41 checks failed\n") || strings.Count(out.Stderr, " FAILED: ") != 5 || strings.Contains(out.Stderr, "the last lines") {
+		t.Errorf("validate without %s: exit code %d\n%s", stackID, out.Code, out.Stderr)
+	}
+	failed := 0
+	for line := range strings.Lines(out.Stdout) {
+		if !strings.Contains(line, " FAILED ") {
+			continue
+		}
+		failed++
+		if !strings.HasPrefix(line, stackID+" /") {
+			t.Errorf("without %s, another check fails: %s", stackID, line)
+		}
+	}
+	if failed != 5 {
+		t.Errorf("without %s, %d checks fail, want 5:\n%s", stackID, failed, out.Stdout)
+	}
 }
 
 // looksRight holds access.json, the files it names and the report against what a deployment is to be.
