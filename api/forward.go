@@ -75,10 +75,10 @@ func (c *call) forwardRun() error {
 	switch {
 	case c.key != "" && create.IdempotencyKey != "" && c.key != create.IdempotencyKey:
 		return fault.Invalid("idempotency_key", "The header's Idempotency-Key and the body's idempotency_key differ.")
+	case create.Options.DryRun:
+		return errDryRun()
 	case c.key != "":
 		create.IdempotencyKey = c.key
-	case create.Options.DryRun:
-		return fault.Invalid("forward.run_request.run_options.dry_run", "Ask POST /v1/federation/routes:explain where a run would go.")
 	}
 	by := c.actor()
 	by.Idem = nil
@@ -97,6 +97,10 @@ func (c *call) forwardRun() error {
 	}})
 }
 
+func errDryRun() error {
+	return fault.Invalid("forward.run_request.run_options.dry_run", "Ask POST /v1/federation/routes:explain where a run would go.")
+}
+
 // sender is the peer that asks, as the wire's room knows it.
 func (c *call) sender() *forward.Caller {
 	return &forward.Caller{Peering: c.peer.peering, StackID: c.peer.id.Name, Auth: c.auth, Claims: c.peer.claims}
@@ -107,6 +111,9 @@ func (c *call) acceptRun() error {
 	req, r, create, err := c.readForward()
 	if err != nil {
 		return err
+	}
+	if create.Options.DryRun {
+		return errDryRun()
 	}
 	if o := req.Origin; o != nil && !c.chosen && wellFormed(o.CorrelationID) {
 		c.correlationID = o.CorrelationID

@@ -2,6 +2,7 @@ package run
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -426,10 +427,31 @@ func (st *state) take(tx storage.Tx, raw []byte) error {
 	if err != nil || v.Sequence != st.Sequence+1 || v.Sequence > maxJournal {
 		return fault.Invalid("events", "Event %d may not follow event %d.", v.Sequence, st.Sequence).Because(err)
 	}
+	if err := readable(event.Type(v.Type), v.Payload); err != nil {
+		return fault.Invalid("events", "The payload of a %s can't be read: %v", v.Type, err)
+	}
 	if err := st.Next(event.Type(v.Type), v.Payload, at); err != nil {
 		return fault.Invalid("events", "%s", err.Error())
 	}
 	tx.Set(event.Key(st.tenantID, st.runID, st.Sequence), raw)
+	return nil
+}
+
+// readable refuses payloads of others that readers of the run could make nothing of: each final event has to say how the run
+// ended.
+func readable(t event.Type, payload []byte) error {
+	if !t.Final() {
+		return nil
+	}
+	o, err := outcomeOf(payload)
+	switch {
+	case err != nil:
+		return err
+	case t == event.RunCompleted && o.Output == nil:
+		return errors.New("it has no output")
+	case t == event.RunFailed && (o.Error == nil || !fault.Code(o.Error.Code).Known()):
+		return errors.New("it has no error with a known code")
+	}
 	return nil
 }
 

@@ -543,7 +543,7 @@ func TestTake_Forgets(t *testing.T) {
 	}
 	notes := func() (n int) {
 		err := w.store.View(t.Context(), storage.Read{}, func(s storage.Snapshot) error {
-			return s.Scan(storage.Prefix("inbound"), func(string, []byte) bool { n++; return true })
+			return s.Scan(storage.Range{From: "inbound-due/", To: "inbound0"}, func(string, []byte) bool { n++; return true })
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -564,6 +564,66 @@ func TestTake_Forgets(t *testing.T) {
 	}
 	if _, err := w.arrive(t, arrival("run_3", 1)); !refusedAs(err, "canceled") {
 		t.Errorf("a note of two days ago: %v", err)
+	}
+}
+
+// TestTake_NoteBound: a peer that cancels what never comes fills no store.
+func TestTake_NoteBound(t *testing.T) {
+	w := mustTake(t, tenancy.Quotas{})
+	stop := func(runID string) error {
+		_, _, err := w.stop.Do(t.Context(), w.store, "", cancelInbound{acme, runID, id.New(id.Event)})
+		return err
+	}
+	refused := 0
+	for i := range 10_010 {
+		if err := stop(fmt.Sprint("run_", i)); err != nil {
+			if refused++; !fault.Is(err, fault.RateLimited) {
+				t.Fatal(err)
+			}
+		}
+	}
+	if refused != 10 {
+		t.Errorf("%d of 10,010 were refused", refused)
+	}
+	if err := stop("run_0"); err != nil { // noted already
+		t.Error(err)
+	}
+	if _, err := w.arrive(t, arrival("run_new", 1)); err != nil {
+		t.Errorf("a run that comes: %v", err)
+	}
+}
+
+// TestRelay_Unreadable: an end that nobody could read is not taken.
+func TestRelay_Unreadable(t *testing.T) {
+	w, s := mustAway(t, globex)
+	node := w.mustOpen(t, stackID, 2)
+	waitFor(t, func() bool { return node.ID() != "" })
+	made, _, _, err := s.Create(t.Context(), actor(tenantID), agentID, text("hi"), meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := mustNext(t, node.Relays())
+	if err := s.Offer(t.Context(), l, 0, "", id.New(id.Event)); err != nil {
+		t.Fatal(err)
+	}
+	f := mustForward(t, s, l)
+	a := run.Relay{Lease: l, Attempt: f.Attempt, After: f.Last, Events: told(f, f.Last, draft(event.RunStarted, `{}`))}
+	if a.After, err = s.Relay(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	for kind, payloads := range map[event.Type][]string{
+		event.RunCompleted: {`{"output":"str"}`, `{"output":{"type":5,"text":{}}}`, `{}`},
+		event.RunFailed:    {`{"error":"x"}`, `{"error":{"code":"zz","message":7}}`, `{"error":{"code":"zz"}}`, `{}`},
+	} {
+		for _, payload := range payloads {
+			a.Events = told(f, a.After, draft(kind, payload))
+			if _, err := s.Relay(t.Context(), a); !fault.Is(err, fault.InvalidRequest) {
+				t.Errorf("%s %s: %v", kind, payload, err)
+			}
+		}
+	}
+	if got := w.get(t.Context(), t, made.ID); got.Status != run.Running {
+		t.Errorf("the run is %s", got.Status)
 	}
 }
 

@@ -2,7 +2,9 @@ package run
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -81,8 +83,18 @@ const knownFor = 7 * 24 * time.Hour
 
 // save writes k. What is not a run here is forgotten after knownFor; each such note lets go of a few that are older.
 func (k *known) save(tx storage.Tx, key string) error {
+	before, err := readKnown(tx, key)
+	if err != nil {
+		return err
+	}
+	noted, note := before != nil && before.TenantID == "", k.TenantID == ""
+	if note != noted {
+		if err := countNote(tx, key, map[bool]int64{true: 1, false: -1}[note]); err != nil {
+			return err
+		}
+	}
 	k.AtMS = tx.Now().UnixMilli()
-	if k.TenantID == "" {
+	if note {
 		tx.Set(string(appendMS([]byte(inboundOrder), k.AtMS))+"/"+key[len(inboundKeys):], nil)
 		if err := forgetKnown(tx); err != nil {
 			return err
@@ -94,6 +106,40 @@ func (k *known) save(tx storage.Tx, key string) error {
 	}
 	tx.Set(key, raw)
 	return nil
+}
+
+// maxNotes bounds what is remembered of one peer's runs that are not here.
+const maxNotes = 10_000
+
+// countNote counts a peer's note that comes (more is 1) or goes (-1). One too many is refused for now: who sends so many
+// means no runs.
+func countNote(tx storage.Tx, key string, more int64) error {
+	n, err := notes(tx, key)
+	if err != nil {
+		return err
+	}
+	if n += more; n > maxNotes {
+		return fault.New(fault.RateLimited, "So many runs of this peer have been refused, or canceled before they came, that no more can be noted; try again later.").
+			With("limit", "federation.notes").With("max", maxNotes).After(time.Minute)
+	}
+	tx.Set(notesKey(key), strconv.AppendInt(nil, max(n, 0), 10))
+	return nil
+}
+
+// notesKey is where the notes of a peer are counted, of which key is one.
+func notesKey(key string) string {
+	return inboundCount + key[len(inboundKeys):strings.LastIndexByte(key, '/')]
+}
+
+func notes(r storage.Reader, key string) (n int64, err error) {
+	raw, err := r.Get(notesKey(key))
+	if err != nil || raw == nil {
+		return 0, err
+	}
+	if n, err = strconv.ParseInt(string(raw), 10, 64); err != nil {
+		return 0, fmt.Errorf("run: %s is broken: %w", notesKey(key), err)
+	}
+	return n, nil
 }
 
 func forgetKnown(tx storage.Tx) error {
@@ -109,6 +155,7 @@ func forgetKnown(tx storage.Tx) error {
 		k, err = readKnown(tx, inboundKeys+name)
 		if k != nil && k.TenantID == "" && k.AtMS < tx.Now().Add(-knownFor).UnixMilli() {
 			tx.Delete(inboundKeys + name)
+			err = errors.Join(err, countNote(tx, inboundKeys+name, -1))
 		}
 		tx.Delete(old[i])
 	}

@@ -30,6 +30,7 @@ const (
 	deadlineKeys = "deadline/"
 	waitKeys     = "relay-wait/"
 	inboundKeys  = "inbound/"
+	inboundCount = "inbound-count/"
 	inboundOrder = "inbound-due/" // inbound-due/{Unix ms}/…: notes that are forgotten in time
 )
 

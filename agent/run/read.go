@@ -129,15 +129,26 @@ func (r *Run) outcome(s storage.Reader, st *state) error {
 	if err != nil {
 		return fmt.Errorf("run: final event of %s: %w", st.runID, err)
 	}
-	var payload struct {
-		Output *Output `json:"output"`
-		Error  *Error  `json:"error"`
+	out, err := outcomeOf(v.Payload)
+	if err != nil { // one run that can't be read must not hide the others of a list
+		out.Error = &Error{Code: string(fault.Internal), Message: "How the run ended can't be read from its journal.", Details: map[string]any{}}
 	}
-	if err := json.Unmarshal(v.Payload, &payload); err != nil {
-		return fmt.Errorf("run: final event of %s: %w", st.runID, err)
-	}
-	r.Output, r.Error = payload.Output, payload.Error
+	r.Output, r.Error = out.Output, out.Error
 	return nil
+}
+
+// outcome is what the payload of a final event holds of a run's end.
+type outcome struct {
+	Output *Output `json:"output"`
+	Error  *Error  `json:"error"`
+}
+
+func outcomeOf(payload []byte) (outcome, error) {
+	var o outcome
+	if err := json.Unmarshal(payload, &o); err != nil {
+		return outcome{}, err
+	}
+	return o, nil
 }
 
 // Filter says which runs a list holds. Zero fields don't filter.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/zaplog"
+	"github.com/nexixai/agentos/peer/lobby"
 	"github.com/nexixai/agentos/peer/trust"
 )
 
@@ -78,7 +79,7 @@ type Door struct {
 	open   map[net.Conn]*x509.Certificate // proven peers, to be cut when they're removed
 	closed bool
 
-	slots    chan struct{}
+	lobby    *lobby.Lobby
 	refusals *zaplog.Repeats
 	refused  atomic.Int64
 	wg       sync.WaitGroup
@@ -96,7 +97,7 @@ func Open(o Options) (*Door, error) {
 			return nil, fault.New(fault.Unavailable, "The cluster's door can't listen on TCP %s: %v.", o.Listen, err).With("service", "cluster").Because(err)
 		}
 	}
-	d := &Door{o: o, log: o.Logger, ln: ln, open: make(map[net.Conn]*x509.Certificate), slots: make(chan struct{}, handshakes), refusals: zaplog.NewRepeats(tellAgain)}
+	d := &Door{o: o, log: o.Logger, ln: ln, open: make(map[net.Conn]*x509.Certificate), lobby: lobby.New(handshakes), refusals: zaplog.NewRepeats(tellAgain)}
 	if d.addr = ln.Addr(); o.Advertise != "" {
 		d.addr = named(o.Advertise)
 	}
@@ -144,17 +145,16 @@ func (d *Door) accept() {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		select {
-		case d.slots <- struct{}{}:
-			d.wg.Go(func() { defer func() { <-d.slots }(); d.greet(conn) })
-		default:
+		leave, crowded := d.lobby.Enter(conn)
+		if crowded {
 			d.refused.Add(1)
-			_ = conn.Close()
 		}
+		d.wg.Go(func() { d.greet(conn, leave) })
 	}
 }
 
-func (d *Door) greet(conn net.Conn) {
+func (d *Door) greet(conn net.Conn, leave func()) {
+	defer leave()
 	t := tls.Server(conn, d.conf)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
@@ -163,6 +163,7 @@ func (d *Door) greet(conn net.Conn) {
 		dismiss(conn)
 		return
 	}
+	leave() // it has proven itself, or that it has nothing to prove
 	state := t.ConnectionState()
 	var leaf *x509.Certificate
 	if len(state.PeerCertificates) > 0 {

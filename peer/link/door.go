@@ -17,6 +17,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/zaplog"
+	"github.com/nexixai/agentos/peer/lobby"
 	"github.com/nexixai/agentos/peer/trust"
 	"github.com/nexixai/agentos/tenancy"
 )
@@ -58,7 +59,7 @@ type Door struct {
 	open   map[*tracked]struct{}
 	closed bool
 
-	slots    chan struct{}
+	lobby    *lobby.Lobby
 	refusals *zaplog.Repeats // in the log
 	noted    *zaplog.Repeats // in the audit
 	refused  atomic.Int64
@@ -89,7 +90,7 @@ func OpenDoor(o DoorOptions) *Door {
 	}
 	d := &Door{
 		o: o, log: o.Logger, conf: o.Credentials.FederationServer(o.Bundles, nil), conns: make(chan net.Conn, backlog), done: make(chan struct{}),
-		open: make(map[*tracked]struct{}), slots: make(chan struct{}, handshakes), refusals: zaplog.NewRepeats(tellAgain), noted: zaplog.NewRepeats(noteAgain),
+		open: make(map[*tracked]struct{}), lobby: lobby.New(handshakes), refusals: zaplog.NewRepeats(tellAgain), noted: zaplog.NewRepeats(noteAgain),
 	}
 	d.wg.Go(d.accept)
 	return d
@@ -169,17 +170,16 @@ func (d *Door) accept() {
 			}
 			continue
 		}
-		select {
-		case d.slots <- struct{}{}:
-			d.wg.Go(func() { defer func() { <-d.slots }(); d.greet(conn) })
-		default:
+		leave, crowded := d.lobby.Enter(conn)
+		if crowded {
 			d.refused.Add(1)
-			_ = conn.Close()
 		}
+		d.wg.Go(func() { d.greet(conn, leave) })
 	}
 }
 
-func (d *Door) greet(conn net.Conn) {
+func (d *Door) greet(conn net.Conn, leave func()) {
+	defer leave()
 	raw := &tracked{Conn: conn, door: d}
 	t := tls.Server(raw, d.conf)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
@@ -189,6 +189,7 @@ func (d *Door) greet(conn net.Conn) {
 		dismiss(conn)
 		return
 	}
+	leave() // it has proven itself, or that it has nothing to prove
 	var leaf *x509.Certificate
 	if shown := t.ConnectionState().PeerCertificates; len(shown) > 0 {
 		leaf = shown[0]

@@ -296,7 +296,7 @@ func (w *forwardWire) check(leaf *x509.Certificate, audience string, now time.Ti
 		return nil, errors.New("tenant_id is missing or malformed")
 	case !id.Valid(w.ID):
 		return nil, errors.New("jti is missing or malformed")
-	case !plainName(w.Subject):
+	case !principal(w.Subject):
 		return nil, errors.New("sub is missing or malformed")
 	}
 	if err := w.timely(now); err != nil {
@@ -371,6 +371,17 @@ func (a *forwardActor) chain(who ID) ([]ForwardActor, error) {
 		list[i], list[j] = list[j], list[i]
 	}
 	return list, nil
+}
+
+// principal reports whether s can be a principal: an identifier, and after an '@' the trust domain that it comes from, once for
+// each organisation that it came through.
+func principal(s string) bool {
+	for part := range strings.SplitSeq(s, "@") {
+		if !id.Valid(part) {
+			return false
+		}
+	}
+	return len(s) <= maxForwardName
 }
 
 // plainName reports whether s is printable ASCII without spaces, of a bounded length.
