@@ -392,3 +392,25 @@ func TestDoor_stranger(t *testing.T) {
 		t.Errorf("TLS version %x", resp.TLS.Version)
 	}
 }
+
+// TestDoor_silent: callers who say nothing, however many, keep no peer out.
+func TestDoor_silent(t *testing.T) {
+	p := newPair(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") })
+	for range 400 {
+		c, err := net.Dial("tcp", p.target.Address) //nolint:noctx // a test
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	began := time.Now()
+	if got, err := p.do(link.Request{Method: http.MethodGet, Path: "/x"}); err != nil || got != "here" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if took := time.Since(began); took > 4*time.Second { // their time has run out by then, whatever the door does
+		t.Errorf("a peer waited for %v", took)
+	}
+	if p.door.Refused() == 0 {
+		t.Error("nobody had to go, so this shows nothing")
+	}
+}
