@@ -54,20 +54,8 @@ type dataDir struct {
 
 // openDataDir makes the directory if it may, locks it and reads or makes its identity.
 func openDataDir(o Options) (*dataDir, error) {
-	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	info, err := os.Stat(o.DataDir)
+	d, err := lockDataDir(o.DataDir)
 	if err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		if err := os.Chmod(o.DataDir, 0o700); err != nil {
-			return nil, fmt.Errorf("data directory: make it private: %w", err)
-		}
-	}
-	d := &dataDir{path: o.DataDir}
-	if err := d.takeLock(); err != nil {
 		return nil, err
 	}
 	if err := d.identify(o); err != nil {
@@ -75,6 +63,24 @@ func openDataDir(o Options) (*dataDir, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// lockDataDir makes the directory if it may, makes it private and locks it.
+func lockDataDir(path string) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		if err := os.Chmod(path, 0o700); err != nil {
+			return nil, fmt.Errorf("data directory: make it private: %w", err)
+		}
+	}
+	d := &dataDir{path: path}
+	return d, d.takeLock()
 }
 
 // takeLock holds the directory for this process and writes down which one it is. The lock goes with the process, however
@@ -150,10 +156,8 @@ func (d *dataDir) identify(o Options) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("data directory: %w", err)
 	}
-	if left, err := d.strangers(); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	} else if left != "" {
-		return &FieldError{"data-dir", fmt.Sprintf("%s holds %q but no %s", d.path, left, identityName), "it is no data directory, or a damaged one; give an empty directory"}
+	if err := d.unused(); err != nil {
+		return err
 	}
 	d.id = identity{Format: identityFormat, StackID: o.StackID, CreatedAt: time.Now().UTC().Truncate(time.Second)}
 	switch {
@@ -199,18 +203,22 @@ func (d *dataDir) check(o Options) error {
 	return nil
 }
 
-// strangers names one entry that a fresh directory doesn't have.
-func (d *dataDir) strangers() (string, error) {
+// unused refuses a directory that holds something which a fresh one doesn't.
+func (d *dataDir) unused() error {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
-		return "", err
+		return fmt.Errorf("data directory: %w", err)
 	}
 	for _, e := range entries {
-		if n := e.Name(); n != lockName && n != identityName+".tmp" && n != "lost+found" {
-			return n, nil
+		switch n := e.Name(); n {
+		case lockName, identityName + ".tmp", "lost+found":
+		case stagingName:
+			return &FieldError{"data-dir", d.path + " holds a restore that was cut short", "run agentos restore again, which begins anew, or give an empty directory"}
+		default:
+			return &FieldError{"data-dir", fmt.Sprintf("%s holds %q but no %s", d.path, n, identityName), "it is no data directory, or a damaged one; give an empty directory"}
 		}
 	}
-	return "", nil
+	return nil
 }
 
 // save writes the identity so that a crash leaves the old one or the new one.
@@ -251,7 +259,12 @@ func WriteFile(name string, data []byte, mode os.FileMode) error {
 		os.Remove(tmp)
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(name))
+	return syncDir(filepath.Dir(name))
+}
+
+// syncDir makes what was made, renamed and removed in a directory last.
+func syncDir(name string) error {
+	dir, err := os.Open(name)
 	if err != nil {
 		return err
 	}

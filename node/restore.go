@@ -87,8 +87,13 @@ func Recover(o Options) (stackID string, err error) {
 	return d.id.StackID, replica.Recover(ro)
 }
 
+// ErrBackup says that a backup can't be restored.
+var ErrBackup = replica.ErrBackup
+
 // Restore makes a node in o.DataDir, which must be empty, out of a backup: the first of a new cluster with the old one's
 // organisation, CA, tenants, keys and runs, under a new cluster id and store epoch. It needs the old cluster's seal key.
+// The directory becomes a node's when all is there: of a failure nothing is left, and what a crash left can't be started,
+// and is made anew by the next try.
 func Restore(o Options, backup io.Reader) (clusterID string, index uint64, err error) {
 	o.Init = true
 	o = o.withDefaults()
@@ -100,13 +105,25 @@ func Restore(o Options, backup io.Reader) (clusterID string, index uint64, err e
 	if err != nil {
 		return "", 0, err
 	}
-	if n.dir, err = openDataDir(n.o); err != nil {
+	s, err := stage(n.o)
+	if err != nil {
 		return "", 0, err
 	}
-	defer n.dir.close()
+	n.dir = s.dataDir
+	if index, err = n.restore(seal, backup); err == nil {
+		err = s.finish()
+	}
+	if err = errors.Join(err, s.close(err != nil)); err != nil {
+		return "", 0, err
+	}
+	return n.dir.id.ClusterID, index, nil
+}
+
+// restore makes all that the node needs in its directory.
+func (n *Node) restore(seal *trust.SealKey, backup io.Reader) (index uint64, err error) {
 	ro := replica.Options{Dir: n.dir.store(), ServerID: n.dir.id.ServerID, ClusterID: n.dir.id.ClusterID, Registry: define().registry}
 	if index, err = replica.Restore(ro, backup); err != nil {
-		return "", 0, err
+		return 0, err
 	}
 	var record registry.Cluster
 	err = peek(ro, func(s storage.Snapshot) error {
@@ -117,17 +134,14 @@ func Restore(o Options, backup io.Reader) (clusterID string, index uint64, err e
 		return err
 	})
 	if err != nil {
-		return "", 0, err
+		return 0, err
 	}
 	if err := n.proveAgain(record, seal); err != nil {
-		return "", 0, err
+		return 0, err
 	}
 	n.dir.id.Stored, n.dir.id.Seeded = true, true
 	n.dir.id.Organization, n.dir.id.TrustDomain = record.Organization, record.TrustDomain
-	if err := n.dir.plan(renewal{ClusterID: n.dir.id.ClusterID, StoreEpoch: n.dir.id.StoreEpoch, Why: "restore"}); err != nil {
-		return "", 0, err
-	}
-	return n.dir.id.ClusterID, index, n.dir.save()
+	return index, n.dir.plan(renewal{ClusterID: n.dir.id.ClusterID, StoreEpoch: n.dir.id.StoreEpoch, Why: "restore"})
 }
 
 // peek looks into a store that is not started.

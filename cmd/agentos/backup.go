@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/node"
 )
 
@@ -83,7 +84,10 @@ func (a *app) restoreCommand() *cobra.Command {
 		Short: "Make a new cluster out of a backup",
 		Long: `Make the first node of a new cluster out of a backup, in an empty data directory: with the organisation, the CA, the
 tenants, keys, agents and runs of the old one, under a new cluster id and store epoch, by which peers see that history was
-rewound. Then start it with "agentos node run", and let further nodes join. The old cluster must not run any more.`,
+rewound. Then start it with "agentos node run", and let further nodes join. The old cluster must not run any more.
+
+The directory becomes a node's when all is there. A restore that is refused leaves nothing behind; what one that was cut
+short has left can't be started, and the next try begins anew.`,
 		Example: "  agentos restore --from acme.backup --data-dir data --seal-key-file seal.key --stack-id stk_acme_node_01",
 		Args:    none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -101,7 +105,7 @@ rewound. Then start it with "agentos node run", and let further nodes join. The 
 			defer f.Close()
 			clusterID, index, err := node.Restore(config.Options, f)
 			if err != nil {
-				return fmt.Errorf("restore: %w", err)
+				return notRestored(err, from)
 			}
 			if a.output == "json" {
 				return a.json(map[string]any{"cluster_id": clusterID, "index": index, "data_dir": config.Options.DataDir})
@@ -116,6 +120,21 @@ rewound. Then start it with "agentos node run", and let further nodes join. The 
 	settingFlags(cmd.Flags())
 	cmd.Flags().StringVar(&from, "from", "", "the backup")
 	return cmd
+}
+
+// notRestored says what to do about a restore that failed.
+func notRestored(err error, from string) error {
+	err = fmt.Errorf("restore: %w", err)
+	code, hint := judge(err)
+	switch refused, _ := errors.AsType[*fault.Error](err); {
+	case errors.Is(err, node.ErrBackup):
+		hint = "compare " + from + " with the copy that it came from, or take another backup: agentos backup --out FILE"
+	case refused != nil && refused.Code == fault.Forbidden:
+		hint = "--seal-key-file names the seal key of the cluster that the backup was made of"
+	case refused != nil && refused.Code == fault.UnsupportedCapability:
+		hint = "agentos version shows up to which store version a binary can do it"
+	}
+	return &codedError{code: code, err: err, hint: hint}
 }
 
 func (a *app) clusterRecoverCommand() *cobra.Command {

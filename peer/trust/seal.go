@@ -62,7 +62,7 @@ func (k SealKey) Open(purpose string, sealed []byte) ([]byte, error) {
 	nonce, body := sealed[1:1+aead.NonceSize()], sealed[1+aead.NonceSize():]
 	plain, err := aead.Open(nil, nonce, body, sealed[:1])
 	if err != nil {
-		return nil, fault.New(fault.Forbidden, "This node's seal key does not open the %s: give the node the seal key of its cluster.", purpose)
+		return nil, fault.New(fault.Forbidden, "This node's seal key does not open %s: give the node the seal key of its cluster.", purpose)
 	}
 	return plain, nil
 }

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,19 @@ func (s *Store) Backup(ctx context.Context) (*Backup, error) {
 	return &Backup{ReadCloser: r, Index: m.Index, Size: m.Size}, nil
 }
 
+// ErrBackup says that what was to be restored is not a whole backup.
+var ErrBackup = errors.New("the backup is damaged or cut short, or is none")
+
+// unusable tells a fault of the backup from one of the disk that it is unpacked to.
+func unusable(err error) error {
+	for _, cause := range []error{io.EOF, io.ErrUnexpectedEOF, tar.ErrHeader, ErrDamaged} {
+		if errors.Is(err, cause) {
+			return fmt.Errorf("%w: %w", ErrBackup, err)
+		}
+	}
+	return err
+}
+
 // Restore makes a replica in o.Dir, which must hold none, out of a backup: the one voter of a new cluster, o.ClusterID. It
 // returns the entry that the state holds everything up to. What was cut short by a crash counts for nothing and is made
 // anew by the next try.
@@ -55,11 +69,11 @@ func Restore(o Options, backup io.Reader) (index uint64, err error) {
 	}
 	path := s.dir.path("st", firstState)
 	if err := unpack(s.disk, path, backup); err != nil {
-		return 0, err
+		return 0, unusable(err)
 	}
 	if err := s.takeOver(path); err != nil {
 		s.discard()
-		return 0, fmt.Errorf("storage: restoring: %w", err)
+		return 0, fmt.Errorf("storage: restoring: %w", unusable(err))
 	}
 	index = s.fsm.m.index
 	if err := s.closeFiles(); err != nil {

@@ -1,10 +1,16 @@
 package cluster_test
 
 import (
+	"encoding/base64"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nexixai/agentos/tests/harness"
 )
@@ -12,7 +18,13 @@ import (
 // agentos runs the command line and ends the test when it fails.
 func agentos(t *testing.T, args ...string) string {
 	t.Helper()
-	out := harness.Command(t, 2*time.Minute, t.TempDir(), nil, append([]string{suite.Binary(t)}, args...)...)
+	return agentosOf(t, suite.Binary(t), args...)
+}
+
+// agentosOf is agentos of another release.
+func agentosOf(t *testing.T, binary string, args ...string) string {
+	t.Helper()
+	out := harness.Command(t, 2*time.Minute, t.TempDir(), nil, append([]string{binary}, args...)...)
 	if out.Code != 0 {
 		t.Fatalf("agentos %v: exit code %d\n%s\n%s", args, out.Code, out.Stdout, out.Stderr)
 	}
@@ -70,6 +82,89 @@ func TestRestore_NewCluster(t *testing.T) {
 	joined := c.AddNode(t, "stk_second")
 	joined.Client(tn.Key).Journal(t, kept)
 	c.AwaitVoters(t, 2)
+}
+
+// refusedRestore makes the attempt that args tell, which must end with this code and these words, and leave nothing.
+func refusedRestore(t *testing.T, binary, dir string, code int, words string, args ...string) {
+	t.Helper()
+	out := harness.Command(t, bound, t.TempDir(), nil, append([]string{binary, "restore", "--data-dir", dir}, args...)...)
+	if out.Code != code || !strings.Contains(out.Stderr, words) || !strings.Contains(out.Stderr, "hint: ") || strings.Contains(out.Stderr, "--as") {
+		t.Errorf("restore %v: exit code %d, not %d with %q:\n%s", args, out.Code, code, words, out.Stderr)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("restore %v was refused, and %s is there (%v)", args, dir, err)
+	}
+}
+
+// notStarted checks that no way of starting a node makes one of the directory.
+func notStarted(t *testing.T, binary, dir string) {
+	t.Helper()
+	for _, extra := range [][]string{nil, {"--init"}} {
+		out := harness.Command(t, bound, t.TempDir(), nil, append([]string{binary, "node", "run", "--data-dir", dir}, extra...)...)
+		if out.Code != 2 || !strings.Contains(out.Stderr, "a restore that was cut short") {
+			t.Errorf("node run %v on a restore that was cut short: exit code %d\n%s", extra, out.Code, out.Stderr)
+		}
+	}
+}
+
+// A restore that is refused leaves nothing that could be started; one that is killed leaves what no node starts on; and
+// either is made good by restoring again.
+func TestRestore_Refused(t *testing.T) {
+	t.Parallel()
+	later, old := stamped(t, "2.00.0", 2), suite.Binary(t)
+	c := harness.NewCluster(t, later, &starter, 1)
+	tn := harness.NewTenant(t, c.Admin(t, 0), nil)
+	kept := tn.Create(t, "/say kept", nil)
+	tn.Journal(t, kept)
+	announced(t, c, 0, 2, 2)
+	dir := t.TempDir()
+	file, cut, wrong := filepath.Join(dir, "acme.backup"), filepath.Join(dir, "cut.backup"), filepath.Join(dir, "wrong.key")
+	agentos(t, append([]string{"backup", "--out", file}, adminFlags(t, c, 0)...)...)
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{cut: whole[:len(whole)/2], wrong: []byte(base64.StdEncoding.EncodeToString(make([]byte, 32)))} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seal := filepath.Join(c.Nodes[0].DataDir, "trust", "seal.key")
+	c.Nodes[0].Kill(t)
+
+	restored := c.Restored(t, "stk_new")
+	at := restored.DataDir
+	refusedRestore(t, old, at, 5, "is at version 2", "--from", file, "--seal-key-file", seal)
+	refusedRestore(t, later, at, 4, "does not open the CA's key", "--from", file, "--seal-key-file", wrong)
+	refusedRestore(t, later, at, 1, "the backup is damaged or cut short", "--from", cut, "--seal-key-file", seal)
+
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := starter.Launch(t, dir, nil, []string{later, "restore", "--data-dir", at, "--from", pipe, "--seal-key-file", seal})
+	w, err := os.OpenFile(pipe, os.O_RDWR, 0) // which waits for no reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	go func() { _, _ = w.Write(whole[:len(whole)/2]) }()
+	if !harness.Poll(bound, 20*time.Millisecond, func() bool {
+		made, _ := filepath.Glob(filepath.Join(at, "restoring", "store", "st", "*", "*"))
+		return len(made) > 0
+	}) {
+		t.Fatalf("the restore has not begun:\n%s", p.Output())
+	}
+	p.Signal(t, syscall.SIGKILL)
+	p.Wait(t, bound)
+	notStarted(t, old, at)
+	notStarted(t, later, at)
+
+	restored.Binary = later
+	agentosOf(t, later, "restore", "--from", file, "--data-dir", at, "--seal-key-file", seal, "--stack-id", "stk_new")
+	restored.Launch(t)
+	restored.AwaitReady(t)
+	restored.Client(tn.Key).Journal(t, kept)
 }
 
 // A cluster that has lost most of its voters for good goes on with the one that is left.
