@@ -51,6 +51,7 @@ type away struct {
 	Via  []Hop `json:"via,omitempty"`
 	// Refusals are the last refusal of each target, by its number.
 	Refusals map[int]Refusal `json:"refusals,omitempty"`
+	Last     *Refusal        `json:"last,omitempty"`
 }
 
 // Hop is a node that passed a run on, and its cluster.
@@ -73,7 +74,7 @@ func (a *away) target() *Target { return &a.Targets[a.Next%len(a.Targets)] }
 
 func (a *away) placement() Placement {
 	t := a.target()
-	return Placement{StackID: t.StackID, Organization: t.Organization, RouteID: a.RouteID}
+	return Placement{StackID: t.StackID, Organization: t.Organization, RouteID: a.RouteID, Phase: a.Phase, LastRefusal: a.Last}
 }
 
 func readAway(r storage.Reader, k keys) (*away, error) {
@@ -339,7 +340,7 @@ func evalWithdraw(tx storage.Tx, a withdrawArgs) (none struct{}, err error) {
 	if f.Refusals == nil {
 		f.Refusals = make(map[int]Refusal)
 	}
-	f.Refusals[f.Next], f.Phase = a.Why, Held
+	f.Refusals[f.Next], f.Last, f.Phase = a.Why, &a.Why, Held
 	left := f.advance()
 	if err := f.save(tx, st.keys); err != nil {
 		return none, err

@@ -130,6 +130,10 @@ type Placement struct {
 	Organization  string `json:"organization"`
 	ForwardedFrom string `json:"forwarded_from,omitempty"`
 	RouteID       string `json:"route_id,omitempty"`
+	// Phase is where the forwarding stands, of a run that another organisation works on; LastRefusal why the one that was
+	// asked last did not take it.
+	Phase       Phase    `json:"phase,omitempty"`
+	LastRefusal *Refusal `json:"last_refusal,omitempty"`
 }
 
 // Lease is a session's right to write one run's journal.

@@ -123,6 +123,19 @@ type Placement struct {
 	ForwardedFrom string          `json:"forwarded_from"`
 	RouteID       string          `json:"route_id"`
 	LateResult    json.RawMessage `json:"late_result"`
+	// Phase is where the forwarding stands: held (nobody has it), offered (a peer is asked) or accepted; "" for a run that stays
+	// in its cluster. LastRefusal is why the one that was asked last did not take it.
+	Phase       string   `json:"phase"`
+	LastRefusal *Refusal `json:"last_refusal"`
+}
+
+// Refusal is why a peer did not take a run.
+type Refusal struct {
+	Organization string `json:"organization"`
+	StackID      string `json:"stack_id"`
+	Code         string `json:"code"`
+	Message      string `json:"message"`
+	Permanent    bool   `json:"permanent"`
 }
 
 // CreateRun makes a run of an agent. It is safe to be tried again: without Call.IdempotencyKey a key is made up.

@@ -61,8 +61,13 @@ func (a *app) printRun(c *conn, r *client.Run) error {
 		if r.Placement.ForwardedFrom != "" {
 			t.row("forwarded from", r.Placement.ForwardedFrom)
 		}
-		if r.Status == "queued" && r.Placement.RouteID != "" {
-			t.row("waits for", r.Placement.StackID+" to begin with it; agentos peers show "+r.Placement.StackID+" says how that is")
+		if p := &r.Placement; !r.Final() && r.StartedAt == nil && p.Phase != "" {
+			t.row("waits for", p.Organization+", which "+map[string]string{
+				"held": "does not have it yet", "offered": "was asked and has not answered", "accepted": "has it and has not begun",
+			}[p.Phase]+"; agentos peers show "+p.StackID)
+			if no := p.LastRefusal; no != nil {
+				t.row("refused last", fmt.Sprintf("by %s: %s", no.Organization, no.Message))
+			}
 		}
 		t.row("created", r.CreatedAt)
 		t.row("took", took(r))
