@@ -18,6 +18,8 @@ const (
 	DefaultTimeout   = 30 * time.Second
 	DefaultMaxAnswer = 64 << 20
 	DefaultPatience  = 30 * time.Second
+	// Notice is how long a call takes before Delayed is told.
+	Notice = 2 * time.Second
 )
 
 // Options say which node to speak to, and how. BaseURL has to be given; the zero value of a field means its default.
@@ -40,6 +42,9 @@ type Options struct {
 	Timeout time.Duration
 	// MaxAnswer bounds one answer, in bytes.
 	MaxAnswer int64
+	// Delayed is told, in the middle of a call other than a model's or a stream's, why there is no answer after Notice: nil
+	// when nothing has come yet, and later the error of a try that is about to be made again.
+	Delayed func(err error)
 	// Patience is how long Follow goes on asking while nothing new comes through; negative means for as long as its context.
 	Patience time.Duration
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nexixai/agentos/internal/fault"
@@ -78,6 +79,11 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 			return nil, fmt.Errorf("%s %s: %w", r.Method, r.Path, err)
 		}
 	}
+	late, noticed := time.Now().Add(Notice), func() {}
+	if c.o.Delayed != nil && !r.Slow {
+		noticed = notice(c.o.Delayed)
+		defer noticed()
+	}
 	for try := 0; ; try++ {
 		a, err := c.try(ctx, r, body)
 		if a != nil && c.call.Answer != nil {
@@ -86,10 +92,26 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 		if err == nil || try >= c.o.Retries || !c.repeatable(r) || !passing(err) {
 			return a, err
 		}
+		if c.o.Delayed != nil && !time.Now().Before(late) {
+			noticed()
+			c.o.Delayed(err)
+		}
 		if !pause(ctx, try, floorOf(err)) {
 			return a, err
 		}
 	}
+}
+
+// notice tells once, when a call has taken so long, that no answer has come yet. What it returns ends that, and comes back
+// after the telling, so that nobody is told two things at once.
+func notice(tell func(error)) (end func()) {
+	told := make(chan struct{})
+	timer := time.AfterFunc(Notice, func() { defer close(told); tell(nil) })
+	return sync.OnceFunc(func() {
+		if !timer.Stop() {
+			<-told
+		}
+	})
 }
 
 // repeatable reports whether r may be carried out twice.

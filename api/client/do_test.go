@@ -327,6 +327,34 @@ func TestClient_timeout(t *testing.T) {
 	})
 }
 
+// TestClient_delayed: a call that takes long says so once, and from then on why it is tried again; a quick one says nothing.
+func TestClient_delayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		began, took := time.Now(), 10*time.Second
+		tries := 0
+		c := mustClient(t, client.Options{Retries: 2, Delayed: func(err error) {
+			told = append(told, fmt.Sprintf("%v %v", time.Since(began).Truncate(time.Second), err))
+		}}, func(*http.Request) (*http.Response, error) {
+			<-time.After(took)
+			if tries++; tries%3 == 0 {
+				return reply(200, `{"run":{}}`), nil
+			}
+			return reply(503, refusal("dependency_unavailable")), nil
+		})
+		if _, err := c.GetRun(t.Context(), "run_1"); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"2s <nil>", "10s dependency_unavailable: No.", "20s dependency_unavailable: No."}, told); diff != "" {
+			t.Error(diff)
+		}
+		told, took = nil, 100*time.Millisecond
+		if _, err := c.GetRun(t.Context(), "run_1"); err != nil || told != nil {
+			t.Errorf("a quick call: %v, told %q", err, told)
+		}
+	})
+}
+
 // TestClient_Do_redirect: the key goes to the node it is for, and nowhere else.
 func TestClient_Do_redirect(t *testing.T) {
 	stolen := false

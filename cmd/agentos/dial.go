@@ -100,6 +100,13 @@ func (a *app) dialPatient(role string, patience time.Duration) (*conn, error) {
 		BaseURL: base, Key: key, RootCAs: roots, UserAgent: "agentos/" + version, Patience: patience,
 		Retries: 2, Timeout: 20 * time.Second, // somebody waits
 	}
+	o.Delayed = func(err error) {
+		if err == nil {
+			a.say("no answer from %s yet; it is given %v, and what may be asked again is asked %d times", o.BaseURL, o.Timeout, o.Retries+1)
+			return
+		}
+		a.say("%s; asking again", a.describe(err))
+	}
 	c := &conn{patience: patience}
 	c.call = client.Call{TenantID: acting, Answer: &c.answer}
 	if deployed != nil {

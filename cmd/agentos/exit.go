@@ -99,6 +99,7 @@ func none(cmd *cobra.Command, args []string) error { return exactly(0, "")(cmd, 
 // fail tells the error, a hint if there is one, and returns the exit code.
 func (a *app) fail(cmd *cobra.Command, err error) int {
 	code, hint := judge(err)
+	hint = a.fitting(cmd, hint)
 	if _, refused := errors.AsType[*fault.Error](err); refused && cmd != nil && cmd.Parent() != nil && cmd.Parent().Name() == "node" {
 		hint = "" // a node that starts has no key that could be another
 	}
@@ -120,6 +121,32 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 		a.say("hint: %s", hint)
 	}
 	return code
+}
+
+// Hints that only fit some calls; fitting says which.
+const (
+	hintStatus  = "agentos status says whether the node runs"
+	hintUp      = "agentos status says whether the node runs; agentos up starts it"
+	hintExplain = "agentos routes explain says of each place why not; agentos peers show says what a peer lacks"
+)
+
+// fitting makes a hint fit what was called: status and up know nothing of a node that was named outright, and whoever asked
+// for an agent's run wants the explanation for that agent.
+func (a *app) fitting(cmd *cobra.Command, hint string) string {
+	switch hint {
+	case hintStatus, hintUp:
+		if a.apiURL != "" {
+			return "the node was named by --api-url or AGENTOS_API_URL: see whether it runs there, and what it logs"
+		}
+	case hintExplain:
+		if cmd == nil || cmd.Flags().Lookup("agent") == nil {
+			return hint
+		}
+		if agentID := cmd.Flags().Lookup("agent").Value.String(); agentID != "" {
+			return strings.Replace(hint, "routes explain", "routes explain --agent "+plain(agentID), 1)
+		}
+	}
+	return hint
 }
 
 // next is what to try after an error that has no hint of its own.
@@ -146,7 +173,7 @@ func (a *app) describe(err error) string {
 	if !ok || errors.Is(err, client.ErrCut) {
 		return err.Error()
 	}
-	text := fmt.Sprintf("%s (%s)", plain(strings.TrimSuffix(e.Message, ".")), e.Code)
+	text := fmt.Sprintf("%s (%s)", plain(strings.TrimSuffix(inCommands(e.Message), ".")), e.Code)
 	if field, ok := e.Details["field"].(string); ok {
 		text += ", field " + field
 	}
@@ -157,6 +184,18 @@ func (a *app) describe(err error) string {
 		text += ", correlation id " + plain(e.CorrelationID)
 	}
 	return text
+}
+
+// inCommands puts the commands into a node's message in place of the calls that it advises. What a peer advises is for its
+// own people: of that, only what it says stays.
+func inCommands(message string) string {
+	if strings.Contains(message, " does not take the run: ") {
+		message, _, _ = strings.Cut(message, "; see GET /v1/")
+	}
+	return strings.NewReplacer(
+		"POST /v1/federation/routes:explain", "'agentos routes explain'", "GET /v1/federation/routes", "'agentos routes list'",
+		"GET /v1/agents", "'agentos agents list'", "GET /v1/models", "'agentos models list'",
+	).Replace(message)
 }
 
 // judge finds an error's exit code and hint.
@@ -177,7 +216,7 @@ func judge(err error) (code int, hint string) {
 		return exitNotFound, "agentos up makes one; --state-dir names another; --api-url and --key-file speak to any node"
 	}
 	if errors.Is(err, client.ErrCut) {
-		return exitCut, "agentos status says whether the node runs"
+		return exitCut, hintStatus
 	}
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return judgeFault(e)
@@ -186,13 +225,13 @@ func judge(err error) (code int, hint string) {
 		return exitNotFound, ""
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return exitUnreachable, "agentos status says whether the node runs"
+		return exitUnreachable, hintStatus
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return exitUnreachable, "--ca-file names the certificates to trust"
 	}
 	if _, ok := errors.AsType[*url.Error](err); ok { // whatever else kept an answer from coming
-		return exitUnreachable, "agentos status says whether the node runs; agentos up starts it"
+		return exitUnreachable, hintUp
 	}
 	return exitFailed, ""
 }
@@ -214,7 +253,7 @@ func judgeFault(e *fault.Error) (code int, hint string) {
 		return exitForbidden, "the tenant's policy says no; change what is asked, or the policy"
 	case fault.UnsupportedCapability:
 		if e.Details["candidates"] != nil {
-			return exitConflict, "agentos routes explain says of each place why not; agentos peers show says what a peer lacks"
+			return exitConflict, hintExplain
 		}
 		return exitConflict, ""
 	case fault.Conflict, fault.LoopDetected:
@@ -228,7 +267,7 @@ func judgeFault(e *fault.Error) (code int, hint string) {
 		if e.Details["peer"] != nil {
 			return exitUnreachable, "the other organisation's node is away, or something is between; agentos peers list says what is known of it"
 		}
-		return exitUnreachable, "agentos status says whether the node runs; agentos up starts it"
+		return exitUnreachable, hintUp
 	}
 	return exitFailed, ""
 }

@@ -77,7 +77,7 @@ func (a *app) printRun(c *conn, r *client.Run) error {
 			t.row("cancel", "asked for at "+cell(r.CancelRequestedAt))
 		}
 		if r.Error != nil {
-			t.row("error", string(r.Error.Code)+": "+r.Error.Message)
+			t.row("error", string(r.Error.Code)+": "+inCommands(r.Error.Message))
 		}
 	})
 	if err == nil && a.output != "json" && r.Output != nil {

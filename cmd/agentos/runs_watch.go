@@ -136,7 +136,7 @@ func (a *app) printOutcome(r *client.Run) error {
 	case r.Output != nil:
 		_, err = fmt.Fprintln(a.out, "\n"+lines(r.Output.Text))
 	case r.Error != nil:
-		_, err = fmt.Fprintf(a.out, "\n%s: %s\n", plain(string(r.Error.Code)), plain(r.Error.Message))
+		_, err = fmt.Fprintf(a.out, "\n%s: %s\n", plain(string(r.Error.Code)), plain(inCommands(r.Error.Message)))
 	}
 	return err
 }
@@ -231,7 +231,7 @@ func detail(kind string, raw json.RawMessage) string {
 		text = string(raw)
 	}
 	if p.Error != nil {
-		text += fmt.Sprintf(" (%s: %s)", p.Error.Code, p.Error.Message)
+		text += fmt.Sprintf(" (%s: %s)", p.Error.Code, inCommands(p.Error.Message))
 	}
 	return cut(plain(strings.TrimSpace(text)), 160)
 }
