@@ -179,7 +179,7 @@ func facts(p *client.KnownPeer) []fact {
 		{"last heard", age(p)},
 	}
 	if ag := p.Agreement; ag != nil {
-		list = append(list, fact{"usable", usable(p)}, fact{"agreed contract", ag.Contract}, fact{"agreed features", strings.Join(ag.Features, ", ")})
+		list = append(list, fact{"usable", usable(p)}, fact{"agreed contract", ag.Contract}, fact{"agreed features", set(ag.Features)})
 	}
 	c := p.Capabilities
 	if c == nil {
@@ -192,7 +192,7 @@ func facts(p *client.KnownPeer) []fact {
 	for _, name := range slices.Sorted(maps.Keys(c.Limits)) {
 		list = append(list, fact{"limit " + name, strconv.FormatInt(c.Limits[name], 10)})
 	}
-	list = append(list, fact{"model tiers", strings.Join(c.Models.Tiers, ", ")}, fact{"model backends", strings.Join(c.Models.Backends, ", ")})
+	list = append(list, fact{"model tiers", set(c.Models.Tiers)}, fact{"model backends", set(c.Models.Backends)})
 	var agents, tools []string
 	for _, ag := range c.Agents {
 		agents = append(agents, strings.TrimSuffix(ag.ID+" "+ag.Version, " "))
@@ -200,12 +200,15 @@ func facts(p *client.KnownPeer) []fact {
 	for _, t := range c.Tools {
 		tools = append(tools, t.ID)
 	}
-	list = append(list, fact{"agents", strings.Join(agents, ", ")}, fact{"tools", strings.Join(tools, ", ")})
+	list = append(list, fact{"agents", set(agents)}, fact{"tools", set(tools)})
 	for _, g := range c.Grants {
-		list = append(list, fact{"grants " + g.TenantID, strings.Join(g.Scopes, ", ") + " as " + g.LocalTenantID})
+		list = append(list, fact{"grants " + g.TenantID, set(g.Scopes) + " as " + g.LocalTenantID})
 	}
 	return append(list, fact{"digest", c.Digest})
 }
+
+// set is a set of names, which two peers may tell in any order.
+func set(names []string) string { return strings.Join(slices.Sorted(slices.Values(names)), ", ") }
 
 func yes(is bool, why string) string {
 	switch {
@@ -245,13 +248,9 @@ func (a *app) peersCompareCommand() *cobra.Command {
 				}
 				return a.json(map[string]any{"peers": both, "differences": differ})
 			}
-			t := newTable(a.out, "", "first", "second", "")
+			t := newTable(a.out, "", "", "first", "second")
 			for _, r := range rows {
-				mark := ""
-				if r.left != r.right {
-					mark = "differs"
-				}
-				t.row(r.name, r.left, r.right, mark)
+				r.print(t)
 			}
 			return t.flush()
 		},
@@ -260,6 +259,50 @@ func (a *app) peersCompareCommand() *cobra.Command {
 
 // pairOf is one line about two peers.
 type pairOf struct{ name, left, right string }
+
+// print prints the line as one row, or as several when a value is long.
+func (p pairOf) print(t *table) {
+	const most = 36 // so that two of them fit on a screen
+	left, right := folded(p.left, most), folded(p.right, most)
+	mark := "same"
+	if p.left != p.right {
+		mark = "differs"
+	}
+	for i := range max(len(left), len(right)) {
+		cells := []any{" ", " ", " ", " "} // of a row that goes on with the one before
+		if i == 0 {
+			cells[0], cells[1] = p.name, mark
+		}
+		for at, parts := range [][]string{left, right} {
+			if i < len(parts) {
+				cells[at+2] = parts[i]
+			}
+		}
+		t.row(cells...)
+	}
+}
+
+// folded breaks a value at its spaces, and where it has none, into parts that are at most so long.
+func folded(s string, most int) []string {
+	parts := []string{""}
+	for word := range strings.FieldsSeq(s) {
+		last := &parts[len(parts)-1]
+		if *last != "" && len([]rune(*last))+1+len([]rune(word)) <= most {
+			*last += " " + word
+			continue
+		}
+		for runes := []rune(word); len(runes) > 0; {
+			part := string(runes[:min(len(runes), most)])
+			runes = runes[min(len(runes), most):]
+			if last := &parts[len(parts)-1]; *last == "" {
+				*last = part
+			} else {
+				parts = append(parts, part)
+			}
+		}
+	}
+	return parts
+}
 
 // sideBySide joins the facts of two peers, and what each lacks.
 func sideBySide(both [2]*client.KnownPeer) []pairOf {
