@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/zaplog"
 	"github.com/nexixai/agentos/peer/cluster"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust"
@@ -31,6 +32,7 @@ func (n *Node) join(ctx context.Context, key *ecdsa.PrivateKey, door net.Addr) e
 		return err
 	}
 	req := cluster.JoinRequest{Token: token, Hosts: n.hosts(), Member: n.row(boundAs(n.o.ClusterAdvertise, door))}
+	seldom := zaplog.NewRepeats(time.Minute)
 	for {
 		var faults []error
 		for _, addr := range n.o.Join {
@@ -41,7 +43,9 @@ func (n *Node) join(ctx context.Context, key *ecdsa.PrivateKey, door net.Addr) e
 			if !fault.CodeOf(err).Retryable() {
 				return fmt.Errorf("join through %s: %w", addr, err)
 			}
-			n.log.Warn("not let in yet", zap.String("address", addr), zap.Error(err))
+			if left, tell := seldom.Tell(addr + " " + string(fault.CodeOf(err))); tell {
+				n.log.Warn("not let in yet", zap.String("address", addr), zap.Error(err), zap.Int("left_out", left))
+			}
 			faults = append(faults, err)
 		}
 		select {

@@ -84,7 +84,11 @@ func (a *app) members(c *client.Cluster) {
 		if c.Leader != nil && *c.Leader == m.StackID {
 			name += " (leader)"
 		}
-		t.row(name, m.Role, m.Status, m.State, m.Region, m.AppliedIndex, m.Lag, contact, m.Version, m.StoreVersion, m.ClusterAddr, m.APIURL)
+		var applied, lag any // not known of who does not answer
+		if m.Status == "alive" {
+			applied, lag = m.AppliedIndex, m.Lag
+		}
+		t.row(name, m.Role, m.Status, m.State, m.Region, applied, lag, contact, m.Version, m.StoreVersion, m.ClusterAddr, m.APIURL)
 	}
 	_ = t.flush()
 }
@@ -303,12 +307,17 @@ leader's office when others can take them. --undo takes the node back.`,
 			if err := awaitState(cmd.Context(), c, args[0], "draining"); err != nil {
 				return err
 			}
+			if now, err := c.Cluster(cmd.Context()); err == nil && !slices.ContainsFunc(now.Members, takesRuns) {
+				a.say("warning: no node of the cluster takes new runs now; %s --undo %s takes this one back", cmd.CommandPath(), args[0])
+			}
 			return a.done("draining", args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "take the node back")
 	return cmd
 }
+
+func takesRuns(m client.Member) bool { return m.State == "active" && m.Status == "alive" }
 
 func (a *app) clusterRemoveCommand() *cobra.Command {
 	var sure bool

@@ -103,6 +103,9 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 	if _, refused := errors.AsType[*fault.Error](err); refused && cmd != nil && cmd.Parent() != nil && cmd.Parent().Name() == "node" {
 		hint = "" // a node that starts has no key that could be another
 	}
+	if hint == otherRole && a.keyFile != "" {
+		hint = "the key of another role may do it: --key-file names one, and agentos keys issue makes one"
+	}
 	if hint == "" && cmd != nil && !errors.Is(err, fs.ErrNotExist) { // a file that is not there says all by itself
 		hint = next(cmd, code)
 	}
@@ -159,6 +162,9 @@ func next(cmd *cobra.Command, code int) string {
 			return "agentos agents list shows which agents there are"
 		}
 		if parent := cmd.Parent(); parent != nil {
+			if parent.CommandPath() == "agentos cluster" {
+				return "agentos cluster members shows who belongs to it"
+			}
 			if list, _, err := parent.Find([]string{"list"}); err == nil && list != parent {
 				return list.CommandPath() + " shows what there is"
 			}
@@ -236,6 +242,9 @@ func judge(err error) (code int, hint string) {
 	return exitFailed, ""
 }
 
+// otherRole is for a key that was found by its role.
+const otherRole = "another role may do it: --as tenant_admin or --as platform_admin"
+
 func judgeFault(e *fault.Error) (code int, hint string) {
 	switch e.Code {
 	case fault.InvalidRequest, fault.MethodNotAllowed, fault.PayloadTooLarge, fault.UnsupportedMediaType:
@@ -248,7 +257,7 @@ func judgeFault(e *fault.Error) (code int, hint string) {
 		if e.Details["field"] == "X-Tenant-Id" {
 			return exitForbidden, "--tenant names the tenant that the key is of; agentos keys issue --tenant TENANT makes one"
 		}
-		return exitForbidden, "another role may do it: --as tenant_admin or --as platform_admin"
+		return exitForbidden, otherRole
 	case fault.PolicyBlocked:
 		return exitForbidden, "the tenant's policy says no; change what is asked, or the policy"
 	case fault.UnsupportedCapability:

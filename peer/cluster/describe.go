@@ -149,9 +149,28 @@ func (d *Description) warn(voters int) {
 	case voters > 1 && alive <= voters/2+1 && alive < voters:
 		d.Warnings = append(d.Warnings, "One more voter lost, and nothing can be written: bring the dead ones back, or remove them and let others join.")
 	case voters == 2:
-		d.Warnings = append(d.Warnings, "Two voters survive no failure: let a third node join.")
+		d.Warnings = append(d.Warnings, "Two voters survive no failure: "+d.third())
 	}
 	if !d.CanSign {
 		d.Warnings = append(d.Warnings, "This node has no seal key: it can't sign certificates for nodes that join or renew.")
 	}
+}
+
+// third says where the third voter may come from.
+func (d *Description) third() string {
+	var drained string
+	for _, m := range d.Members {
+		switch {
+		case m.State == string(registry.Draining):
+			drained = m.StackID
+		case m.Role != "voter" && m.Status == "alive":
+			return m.StackID + " becomes the third by itself, once it has caught up."
+		case m.Role != "voter":
+			return m.StackID + " becomes the third by itself, once it answers and has caught up."
+		}
+	}
+	if drained != "" {
+		return drained + " is drained, and gets its vote back with: agentos cluster drain " + drained + " --undo"
+	}
+	return "let a third node join."
 }

@@ -24,3 +24,6 @@ const (
 	ChangeRemove   = string(changeRemove)
 	ChangeStepDown = string(changeStepDown)
 )
+
+// Warn adds the warnings of a cluster with so many voters.
+func (d *Description) Warn(voters int) { d.warn(voters) }

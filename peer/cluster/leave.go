@@ -93,7 +93,11 @@ func (m *Membership) letGo(ctx context.Context, by tenancy.Actor, member registr
 		return fault.New(fault.Conflict, "Node %s is the last active member; to be rid of the cluster, stop it and remove its data directory.", member.StackID)
 	}
 	servers := m.o.Log.Configuration()
-	if !DecidesWithout(servers, member.ServerID, m.answering(ctx, servers)) {
+	answers := m.answering(ctx, servers)
+	if !DecidesWithout(servers, "", answers) {
+		return fault.New(fault.Conflict, "The voters that answer are not more than half, so nobody can be removed: bring the others back. If they are lost for good, one that is left can go on: agentos cluster recover.")
+	}
+	if !DecidesWithout(servers, member.ServerID, answers) {
 		return fault.New(fault.Conflict, "Without %s the voters that answer are not more than half of those left: bring the others back, or remove the dead ones first.", member.StackID)
 	}
 	if m.o.Standing().Leader != member.ServerID {
@@ -138,7 +142,7 @@ func (m *Membership) answering(ctx context.Context, servers []replica.Server) ma
 	return answers
 }
 
-// DecidesWithout reports whether, once a server has left, those voters that answer are more than half.
+// DecidesWithout reports whether, once a server has left, those voters that answer are more than half; "" for none leaving.
 func DecidesWithout(servers []replica.Server, leaving string, answers map[string]bool) bool {
 	voters, well := 0, 0
 	for _, s := range servers {

@@ -27,6 +27,8 @@ func TestDecidesWithout(t *testing.T) {
 		{"a living of three, one dead", three, "a", []string{"a", "b"}, false},
 		{"a living of five, two dead", []replica.Server{voter("a"), voter("b"), voter("c"), voter("d"), voter("e")}, "a", []string{"a", "b", "c"}, false},
 		{"without a vote", append([]replica.Server{nonvoter("d")}, three...), "d", []string{"a", "b"}, true},
+		{"nobody of three, two dead", three, "", []string{"a"}, false},
+		{"nobody of three, one dead", three, "", []string{"a", "b"}, true},
 		{"the only voter", []replica.Server{voter("a"), nonvoter("b")}, "a", []string{"a", "b"}, false},
 	} {
 		answers := make(map[string]bool)
