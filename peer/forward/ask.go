@@ -53,6 +53,9 @@ func (r *relay) ask() error {
 	case !ok:
 		return r.unreached(news)
 	}
+	if r.it.Canceled && r.asked == 0 { // nobody has it, and nobody shall
+		return r.withdraw(&peer, fault.Conflict, "It was canceled before it was sent.", true)
+	}
 	if err := r.valid(); err != nil {
 		return err
 	}
