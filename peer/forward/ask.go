@@ -139,7 +139,7 @@ func (r *relay) accepted(peer *registry.Peer, answer []byte) error {
 // request is the body with which the run is sent to a node.
 func (r *relay) request(peer *registry.Peer) ([]byte, error) {
 	it := r.it
-	run, err := json.Marshal(RunRequest{
+	wanted, err := json.Marshal(RunRequest{
 		AgentID: it.AgentID, Input: it.Request.Input, Context: it.Request.Context, Tooling: it.Request.Tooling, Options: it.Given,
 		IdempotencyKey: it.Request.IdempotencyKey,
 	})
@@ -151,15 +151,12 @@ func (r *relay) request(peer *registry.Peer) ([]byte, error) {
 		journal[i] = it.Prefix[i]
 	}
 	body := map[string]Request{"forward": {
-		Run: run, Traceparent: it.Traceparent,
+		Selector: run.Selector{StackID: peer.StackID}, Run: wanted, Traceparent: it.Traceparent,
 		Origin: &Sender{
 			ClusterID: r.f.o.ClusterID, StackID: r.f.o.StackID, TenantID: it.TenantID, RunID: it.RunID, Attempt: it.Attempt,
 			RemainingMS: time.Until(it.Deadline).Milliseconds(), CorrelationID: it.CorrelationID, Journal: journal,
 		},
 	}}
-	b := body["forward"]
-	b.Selector.StackID = peer.StackID
-	body["forward"] = b
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
 	e.SetEscapeHTML(false)
