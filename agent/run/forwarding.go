@@ -146,11 +146,8 @@ func (s *Service) LoadForward(ctx context.Context, l Lease) (*Forward, error) {
 		if err != nil {
 			return err
 		}
-		rec, err := readRecord(r, st.keys)
-		if err != nil {
-			return err
-		}
-		if f.Request, err = rec.request(); err != nil {
+		var rec *record
+		if rec, f.Request, err = s.fresh.load(r, st.keys); err != nil {
 			return err
 		}
 		f.AgentID, f.Auth, f.Auth.HomeTenantID = rec.AgentID, rec.Auth, rec.HomeTenantID
@@ -259,7 +256,7 @@ func (s *Service) PrepareInbound(ctx context.Context, a *Arrival) (*Inbound, err
 		return nil, err
 	}
 	args.Hash = hashOf(args.Hash, args.Principal, a.AgentID, a.IdempotencyKey) // tells the same run from another under its id
-	args.RunID, args.Peer, args.row = a.RunID, a.Origin.TrustDomain, nil
+	args.RunID, args.Peer = a.RunID, a.Origin.TrustDomain
 	if s.session != nil {
 		args.Session = s.session.ID()
 	}
@@ -269,6 +266,7 @@ func (s *Service) PrepareInbound(ctx context.Context, a *Arrival) (*Inbound, err
 		}
 		return nil, err
 	}
+	s.fresh.put(args)
 	in := &Inbound{Origin: a.Origin, Attempt: a.Attempt, RemainingMS: a.RemainingMS, MaxRuns: a.MaxRuns, Create: *args}
 	head := event.Head{TenantID: a.Origin.TenantID, AgentID: a.AgentID, RunID: a.RunID}
 	for i, raw := range a.Journal {

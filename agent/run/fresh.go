@@ -15,8 +15,8 @@ const (
 	maxFresh  = 4 << 10
 )
 
-// fresh remembers what this node has sent to the writer as the records of new runs, so that a worker here, which loads such
-// a run a moment later, need not take apart what was just put together. The record in the store remains the truth: what
+// fresh remembers what this node has sent to the writer as the records of new runs, so that a worker or a relay here,
+// which loads such a run a moment later, need not take apart what was just put together. The record in the store remains the truth: what
 // is remembered is used only where it is byte for byte what stands there.
 type fresh struct {
 	mu   sync.Mutex
