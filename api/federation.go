@@ -61,6 +61,9 @@ func (s *Server) federationTable() []Route {
 	}
 }
 
+// FederationRoutes lists what the federation door serves, as data.
+func (s *Server) FederationRoutes() []Route { return s.federationTable() }
+
 // FederationHandler serves the federation door. The TLS before it has checked every certificate that was shown.
 func (s *Server) FederationHandler() http.Handler { return s.handler(s.federation) }
 
