@@ -13,6 +13,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/storage/mirror"
 )
 
 // maxCredential is the longest secret that is looked at, in bytes.
@@ -35,13 +36,12 @@ type Directory struct {
 	log   *zap.Logger
 	now   func() time.Time
 
-	mirror mirror
+	memory *mirror.Mirror[*tables]
 	looks  looks
 	failed failures
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	stops  []func()
 	wg     sync.WaitGroup
 }
 
@@ -54,13 +54,8 @@ func New(o Options) *Directory {
 		o.Now = time.Now
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &Directory{store: o.Store, cmds: o.Commands, log: o.Logger, now: o.Now, ctx: ctx, cancel: cancel}
-	d.mirror.init(o.Logger)
+	d := &Directory{store: o.Store, cmds: o.Commands, log: o.Logger, now: o.Now, ctx: ctx, cancel: cancel, memory: follow(o.Store, o.Logger)}
 	d.failed.now = o.Now
-	for _, prefix := range []string{hashKeys, tenantKeys} {
-		d.stops = append(d.stops, o.Store.Watch(prefix, &d.mirror))
-	}
-	d.wg.Go(func() { d.mirror.run(ctx, o.Store) })
 	return d
 }
 
@@ -69,9 +64,7 @@ func (d *Directory) Close() {
 	d.looks.mu.Lock() // no look begins after this
 	d.cancel()
 	d.looks.mu.Unlock()
-	for _, stop := range d.stops {
-		stop()
-	}
+	d.memory.Close()
 	d.wg.Wait()
 }
 
@@ -94,7 +87,8 @@ func (d *Directory) Authenticate(ctx context.Context, secret string, src Source)
 	}
 	var buf [maxCredential]byte
 	sum := sha256.Sum256(buf[:copy(buf[:], secret)])
-	e, all := d.mirror.entry(sum)
+	known, all := d.memory.Now()
+	e := known.entry(sum)
 	if e == nil {
 		// While memory doesn't hold all there is, a good credential may be among the unknown ones.
 		if wait := d.failed.wait(src.IP, ""); wait > 0 && all {
@@ -114,7 +108,8 @@ func (d *Directory) Authenticate(ctx context.Context, secret string, src Source)
 		}
 		return nil, d.refuse(src, e.auth.KeyID)
 	}
-	t := d.mirror.tenant(e.auth.TenantID)
+	known, _ = d.memory.Now()
+	t := known.tenant(e.auth.TenantID)
 	if t == nil {
 		var err error
 		if t, err = d.Tenant(ctx, e.auth.TenantID); err != nil {
@@ -171,7 +166,8 @@ func (d *Directory) lookEntry(ctx context.Context, sum [sha256.Size]byte) (*entr
 
 // Tenant returns a tenant, shared and read-only, or fault.NotFound.
 func (d *Directory) Tenant(ctx context.Context, tenantID string) (*Tenant, error) {
-	if t := d.mirror.tenant(tenantID); t != nil {
+	known, _ := d.memory.Now()
+	if t := known.tenant(tenantID); t != nil {
 		return t, nil
 	}
 	raw, err := d.look(ctx, tenantKeys+tenantID)

@@ -1,6 +1,7 @@
 package tenancy
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -79,7 +80,7 @@ func (d *Directory) lookOn() {
 				if err != nil {
 					return err
 				}
-				r.values[key] = cloneValue(raw)
+				r.values[key] = bytes.Clone(raw)
 			}
 			return nil
 		})

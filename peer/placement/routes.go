@@ -3,7 +3,6 @@ package placement
 import (
 	"context"
 	"strings"
-	"sync"
 
 	"go.uber.org/zap"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/storage/mirror"
 	"github.com/nexixai/agentos/tenancy"
 )
 
@@ -25,10 +25,8 @@ type RoutesOptions struct {
 type Routes struct {
 	store    storage.Store
 	commands *Commands
-	mirror   mirror
-	stop     func()
-	cancel   context.CancelFunc
-	done     sync.WaitGroup
+	log      *zap.Logger
+	memory   *mirror.Mirror[table]
 }
 
 // NewRoutes returns Routes that follow the store, which need not have been started yet, until Close.
@@ -36,26 +34,17 @@ func NewRoutes(o RoutesOptions) *Routes {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &Routes{store: o.Store, commands: o.Commands, cancel: cancel}
-	r.mirror.init(o.Logger)
-	r.stop = o.Store.Watch(tenantPrefix, &r.mirror)
-	r.done.Go(func() { r.mirror.run(ctx, o.Store) })
-	return r
+	return &Routes{store: o.Store, commands: o.Commands, log: o.Logger, memory: follow(o.Store, o.Logger)}
 }
 
 // Close stops following.
-func (r *Routes) Close() {
-	r.stop()
-	r.cancel()
-	r.done.Wait()
-}
+func (r *Routes) Close() { r.memory.Close() }
 
 // of returns a tenant's routes, the most specific first. They are shared and never changed.
 func (r *Routes) of(ctx context.Context, tenantID string, fresh bool) ([]*Route, error) {
 	if !fresh {
-		if list, all := r.mirror.routes(tenantID); all {
-			return list, nil
+		if known, all := r.memory.Now(); all {
+			return known[tenantID], nil
 		}
 	}
 	read := storage.Read{}
@@ -64,7 +53,7 @@ func (r *Routes) of(ctx context.Context, tenantID string, fresh bool) ([]*Route,
 	}
 	var list []*Route
 	err := r.store.View(ctx, read, func(s storage.Snapshot) (err error) {
-		list, err = scan(s, tenantID, r.mirror.log)
+		list, err = scan(s, tenantID, r.log)
 		return err
 	})
 	return list, err

@@ -2,15 +2,14 @@ package registry
 
 import (
 	"context"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/storage/mirror"
 )
 
 // freshWithin bounds how long Fresh waits for the store.
@@ -25,24 +24,18 @@ const freshWithin = 3 * time.Second
 // Changes come within moments of the command, at every node, so that a suspended or revoked peering is cut off long before
 // the 5 s that are promised.
 type Peerings struct {
-	store  storage.Store
-	log    *zap.Logger
-	wake   chan struct{} // capacity 1: read again
+	mirror *mirror.Mirror[*relations]
 	asked  chan struct{} // capacity 1: somebody waits for a linearizable reading
-	stop   func()
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
-	all    atomic.Pointer[relations]
 
-	mu   sync.Mutex // guards what follows, and the order of readings
-	ears []func()
+	mu   sync.Mutex
 	next *look // the linearizable reading that has not begun yet
 }
 
 // relations is one reading.
 type relations struct {
-	index    uint64
 	list     []Peering // ordered by id
 	byID     map[string]Peering
 	byDomain map[string]Peering
@@ -56,48 +49,44 @@ type look struct {
 
 // NewPeerings begins to follow the peerings in store, which need not have been started yet. log may be nil.
 func NewPeerings(store storage.Store, log *zap.Logger) *Peerings {
-	if log == nil {
-		log = zap.NewNop()
-	}
-	p := &Peerings{store: store, log: log, wake: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
+	p := &Peerings{asked: make(chan struct{}, 1)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.all.Store(&relations{})
-	p.stop = store.Watch(peeringTables, p)
-	p.poke()
-	p.work.Go(p.follow)
+	p.mirror = mirror.New(mirror.Options[*relations]{
+		Store: store, Prefixes: []string{peeringTables}, What: "peerings", Read: readRelations, Empty: &relations{}, Logger: log,
+	})
 	p.work.Go(p.answer)
 	return p
 }
 
 // Close stops following.
 func (p *Peerings) Close() {
-	p.stop()
 	p.cancel()
+	p.mirror.Close()
 	p.work.Wait()
 }
 
 // Listen calls heard soon, and after every change, from one goroutine at a time, until the peerings are closed. heard may
 // read the peerings and must return soon.
-func (p *Peerings) Listen(heard func()) {
-	p.mu.Lock()
-	p.ears = append(p.ears, heard)
-	p.mu.Unlock()
-	p.poke()
+func (p *Peerings) Listen(heard func()) { p.mirror.Listen(heard) }
+
+func (p *Peerings) now() *relations {
+	all, _ := p.mirror.Now()
+	return all
 }
 
 // All lists the peerings of every state, ordered by id. The slice is the caller's to read only.
-func (p *Peerings) All() []Peering { return p.all.Load().list }
+func (p *Peerings) All() []Peering { return p.now().list }
 
 // ByID returns one peering, as far as this node's copy knows.
 func (p *Peerings) ByID(peeringID string) (Peering, bool) {
-	one, ok := p.all.Load().byID[peeringID]
+	one, ok := p.now().byID[peeringID]
 	return one, ok
 }
 
 // ByTrustDomain returns the peering that stands for a trust domain: the live one if there is one, else the one that was
 // revoked last. Its State says what it's worth; see Active.
 func (p *Peerings) ByTrustDomain(domain string) (Peering, bool) {
-	one, ok := p.all.Load().byDomain[domain]
+	one, ok := p.now().byDomain[domain]
 	return one, ok
 }
 
@@ -131,7 +120,10 @@ func (p *Peerings) join() *look {
 	defer p.mu.Unlock()
 	if p.next == nil {
 		p.next = &look{done: make(chan struct{})}
-		nudge(p.asked)
+		select {
+		case p.asked <- struct{}{}:
+		default:
+		}
 	}
 	return p.next
 }
@@ -149,7 +141,7 @@ func (p *Peerings) answer() {
 		p.next = nil
 		p.mu.Unlock()
 		ctx, cancel := context.WithTimeout(p.ctx, freshWithin)
-		l.err = p.store.View(ctx, storage.Read{Consistency: storage.Linearizable}, p.read)
+		l.err = p.mirror.Refresh(ctx, storage.Read{Consistency: storage.Linearizable})
 		if l.err != nil && ctx.Err() != nil {
 			l.err = fault.New(fault.Unavailable, "The peerings can't be looked up at the moment; ask again.").With("service", "quorum").Because(l.err)
 		}
@@ -158,57 +150,12 @@ func (p *Peerings) answer() {
 	}
 }
 
-var _ storage.Watcher = (*Peerings)(nil)
-
-// Applied implements storage.Watcher.
-func (p *Peerings) Applied(uint64, []storage.Change) { p.poke() }
-
-// Jumped implements storage.Watcher.
-func (p *Peerings) Jumped(uint64) { p.poke() }
-
-func (p *Peerings) poke() { nudge(p.wake) }
-
-func nudge(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// follow reads the tables anew after each change: they are small, and change seldom.
-func (p *Peerings) follow() {
-	const retry = 50 * time.Millisecond
-	again := time.NewTimer(0)
-	defer again.Stop()
-	for {
-		select {
-		case <-p.ctx.Done():
-			return
-		case <-p.wake:
-		case <-again.C:
-		}
-		if err := p.store.View(p.ctx, storage.Read{Consistency: storage.Stale}, p.read); err != nil {
-			if p.ctx.Err() == nil {
-				p.log.Debug("the peerings can't be read yet", zap.Error(err))
-				again.Reset(retry)
-			}
-			continue
-		}
-		p.mu.Lock()
-		ears := slices.Clone(p.ears)
-		p.mu.Unlock()
-		for _, heard := range ears {
-			heard()
-		}
-	}
-}
-
-func (p *Peerings) read(s storage.Snapshot) error {
+func readRelations(s storage.Snapshot) (*relations, error) {
 	list, err := ListPeerings(s)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	next := &relations{index: s.Index(), list: list, byID: make(map[string]Peering, len(list)), byDomain: make(map[string]Peering, len(list))}
+	next := &relations{list: list, byID: make(map[string]Peering, len(list)), byDomain: make(map[string]Peering, len(list))}
 	for _, one := range list {
 		next.byID[one.ID] = one
 		if one.TrustDomain == "" {
@@ -219,10 +166,5 @@ func (p *Peerings) read(s storage.Snapshot) error {
 			next.byDomain[one.TrustDomain] = one
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if next.index >= p.all.Load().index {
-		p.all.Store(next)
-	}
-	return nil
+	return next, nil
 }
