@@ -186,9 +186,9 @@ func (o *Operation) Place() string {
 }
 
 // Ext returns the text of an extension, "" when there is none.
-func (o *Operation) Ext(name string) string { return text(o.Extensions, name) }
+func (o *Operation) Ext(name string) string { return marked(o.Extensions, name) }
 
-func text(ext map[string]any, name string) string {
+func marked(ext map[string]any, name string) string {
 	s, _ := ext[name].(string)
 	return s
 }

@@ -193,12 +193,12 @@ func (l *lint) headers(o *Operation, status string, r *openapi3.Response) {
 
 // event returns the schema of what a stream's data: lines hold.
 func (d *Document) event(m *openapi3.MediaType) *openapi3.Schema {
-	name := text(m.Extensions, "x-agentos-event")
+	name := marked(m.Extensions, "x-agentos-event")
 	if name == "" && m.Schema != nil && m.Schema.Value != nil {
-		name = text(m.Schema.Value.Extensions, "x-agentos-event")
+		name = marked(m.Schema.Value.Extensions, "x-agentos-event")
 	}
 	if name == "" && m.Schema != nil {
-		name = text(m.Schema.Extensions, "x-agentos-event")
+		name = marked(m.Schema.Extensions, "x-agentos-event")
 	}
 	return d.named(name)
 }
