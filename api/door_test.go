@@ -78,6 +78,8 @@ func TestDoor_Cursors(t *testing.T) {
 }
 
 // Read-only fields sent along are ignored, but another tenant's id is not; nor is one in auth.
+//
+// Requirements: T1.
 func TestDoor_ForeignTenantID(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -111,6 +113,8 @@ func TestDoor_ForeignTenantID(t *testing.T) {
 
 // An idempotency key makes a call that changes something one call, whatever becomes of the thing meanwhile; both names of
 // the call are one, and a secret is told once.
+//
+// Requirements: A1.
 func TestDoor_Idempotency(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -351,6 +355,8 @@ func TestDoor_BruteForce(t *testing.T) {
 
 // Where the admin calls stand apart, the public door doesn't know them, and theirs knows nothing else but health and what
 // the platform's administrator alone may do.
+//
+// Requirements: T3, T7.
 func TestDoor_AdminApart(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {

@@ -154,6 +154,8 @@ func TestRoutes_explain(t *testing.T) {
 }
 
 // TestDryRun_routed: what a dry run says is what explain says and what a create does.
+//
+// Requirements: P4, A1.
 func TestDryRun_routed(t *testing.T) {
 	w := newWorld(t, nil)
 	w.others.globex("agt_far")

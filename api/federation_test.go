@@ -98,6 +98,8 @@ func (a *abroad) token(change func(*trust.ForwardClaims)) string {
 }
 
 // TestFederation_rights: what is done for a tenant takes a token for this cluster, a grant in that tenant, and a scope of both.
+//
+// Requirements: P6.
 func TestFederation_rights(t *testing.T) {
 	a := newAbroad(t)
 	const path = "/v1/federation/runs/run_none"
@@ -151,6 +153,8 @@ func TestFederation_rights(t *testing.T) {
 }
 
 // TestFederation_stranger: without a certificate there is one call and one look, and no word of what else there is.
+//
+// Requirements: P6.
 func TestFederation_stranger(t *testing.T) {
 	a := newAbroad(t)
 	if got := a.ask(nil, "GET", "/v1/federation/health", ""); got.StatusCode != 200 {
@@ -170,6 +174,8 @@ func TestFederation_stranger(t *testing.T) {
 
 // TestFederation_capabilities: a peer is told what its own grants allow, again only when that has changed, and at each look
 // how busy the node is.
+//
+// Requirements: P9.
 func TestFederation_capabilities(t *testing.T) {
 	a := newAbroad(t)
 	const path = "/v1/peer/capabilities"
@@ -218,6 +224,8 @@ func TestFederation_capabilities(t *testing.T) {
 }
 
 // TestPeers_tenants: what a peer grants other tenants, and what they may run there, is not shown.
+//
+// Requirements: P3, T2.
 func TestPeers_tenants(t *testing.T) {
 	w := newWorld(t, nil)
 	user, _ := w.key("tnt_a", tenancy.RoleTenantUser)

@@ -172,6 +172,8 @@ func secretOf(t *testing.T, token string) string {
 
 // What can't be accepted is refused on both sides as far as they learn of it, written down once on each, with the reason; and
 // the other side says the same to whoever can't prove an invitation.
+//
+// Requirements: P1.
 func TestPeerings_Refusals(t *testing.T) {
 	t.Parallel()
 	altered := func(member string, value any) func(*testing.T, string) string {
@@ -481,6 +483,8 @@ func TestPeerings_ExportsAreChecked(t *testing.T) {
 }
 
 // An accepter whose answer was lost asks again, and has its peering then.
+//
+// Requirements: P1.
 func TestPeerings_AnswerLost(t *testing.T) {
 	t.Parallel()
 	acme, globex, acmeKey, globexKey := two(t)

@@ -158,6 +158,8 @@ func eachRoute(t *testing.T, test func(t *testing.T, w *world, r api.Route, s sa
 }
 
 // Every route answers who may ask, and refuses everybody else in the same way: no credential 401, the scope missing 403.
+//
+// Requirements: T1, T3.
 func TestRoutes_Rights(t *testing.T) {
 	t.Parallel()
 	eachRoute(t, func(t *testing.T, w *world, r api.Route, s sample, fill func(string, string) string) {
@@ -194,6 +196,8 @@ func TestRoutes_Rights(t *testing.T) {
 }
 
 // What is another tenant's is answered like what nobody has: the same status, body and headers.
+//
+// Requirements: T2.
 func TestRoutes_Foreign(t *testing.T) {
 	t.Parallel()
 	eachRoute(t, func(t *testing.T, w *world, r api.Route, s sample, fill func(string, string) string) {

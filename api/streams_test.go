@@ -319,6 +319,8 @@ func TestStream_Gap(t *testing.T) {
 
 // A reader whose key is revoked, or whose tenant is closed, is cut off at the next heartbeat even if the run says nothing,
 // and can't take that for the run's end.
+//
+// Requirements: T1.
 func TestStream_Revoked(t *testing.T) {
 	both(t, func(t *testing.T, w *world, client *http.Client) {
 		runID := w.create("/wait 10m")
@@ -354,6 +356,8 @@ func TestStream_Revoked(t *testing.T) {
 }
 
 // A reader that takes nothing is cut off within 15 seconds and holds nobody up; it comes back and has lost nothing.
+//
+// Requirements: Q3.
 func TestStream_Slow(t *testing.T) {
 	both(t, func(t *testing.T, w *world, client *http.Client) {
 		key, _ := w.key("tnt_a", tenancy.RoleTenantUser)

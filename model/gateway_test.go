@@ -109,6 +109,8 @@ func TestGateway_Chat(t *testing.T) {
 
 // What is forbidden to the eyes of a backend never reaches it, and what is forbidden to a caller's never comes back, in one
 // piece or in many.
+//
+// Requirements: B4.
 func TestGateway_Policy(t *testing.T) {
 	t.Parallel()
 	var seen string
@@ -172,6 +174,8 @@ func TestGateway_Policy(t *testing.T) {
 }
 
 // A tool that was not offered must not come out as one that can be run.
+//
+// Requirements: B4.
 func TestGateway_ToolNotOffered(t *testing.T) {
 	t.Parallel()
 	g := modeltest.MustGateway(t, model.Options{})
@@ -185,6 +189,7 @@ func TestGateway_ToolNotOffered(t *testing.T) {
 	}
 }
 
+// Requirements: B3.
 func TestGateway_Fallback(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -441,6 +446,8 @@ func TestGateway_NoBudget(t *testing.T) {
 }
 
 // The breaker stands before backends outside the node only: one tenant's /error must not shut the builtin model for all.
+//
+// Requirements: B3.
 func TestGateway_Breaker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

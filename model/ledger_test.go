@@ -81,6 +81,8 @@ func (h *house) want(t *testing.T, when string, spent int64) {
 }
 
 // However many calls come at once, no more is spent than there is; what is answered is what is booked.
+//
+// Requirements: B6.
 func TestLedger_Budget(t *testing.T) {
 	t.Parallel()
 	h := MustHouse(t, tenancy.ModelQuotas{TokenBudget: &tenancy.TokenBudget{Window: "day", MaxTokens: limit(50)}})
@@ -117,6 +119,8 @@ func TestLedger_Budget(t *testing.T) {
 
 // The same request under the same id is billed once, at once or one after the other; another one under that id, another
 // principal's, or one without an id, is not the same.
+//
+// Requirements: B5.
 func TestLedger_BilledOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -20,6 +20,7 @@ func offer(low, high negotiation.Version, features ...string) negotiation.Offer 
 	return o
 }
 
+// Requirements: P2.
 func TestNegotiate_Skew(t *testing.T) {
 	ours := offer(v(1, 1), v(1, 2), "runs_forward", "events_stream")
 	for _, c := range []struct {
@@ -71,6 +72,8 @@ func TestNegotiate_Limits(t *testing.T) {
 
 // What must hold for any two offers: both sides compute the same shared part, neither is talked below its own minimum,
 // and nothing is agreed that one side lacks.
+//
+// Requirements: P2.
 func TestNegotiate_Properties(t *testing.T) {
 	version := rapid.Custom(func(t *rapid.T) negotiation.Version {
 		return v(rapid.IntRange(1, 2).Draw(t, "major"), rapid.IntRange(0, 3).Draw(t, "minor"))

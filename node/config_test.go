@@ -27,6 +27,7 @@ func env(vars map[string]string) func(string) (string, bool) {
 	}
 }
 
+// Requirements: O1.
 func TestLoad_precedence(t *testing.T) {
 	file := mustWrite(t, "node.yaml", "region: from-file\nworkers: 7\nlog_level: warn\nsession_ttl: 3s\njoin: [a:1, b:2]\n")
 	c, err := node.Load(node.Sources{
@@ -101,6 +102,7 @@ func TestConfig_YAML_readsBackTheSame(t *testing.T) {
 	}
 }
 
+// Requirements: T7.
 func TestOptions_Validate(t *testing.T) {
 	if err := (node.Options{}).Validate(); err != nil {
 		t.Fatalf("the defaults are refused: %v", err)

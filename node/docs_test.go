@@ -16,6 +16,8 @@ const configurationDoc = "../docs/configuration.md"
 
 // TestSettings_documented holds docs/configuration.md to the table of settings: go test ./node -run documented -update
 // writes it anew.
+//
+// Requirements: O1.
 func TestSettings_documented(t *testing.T) {
 	want := configuration()
 	if *update {

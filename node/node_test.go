@@ -75,6 +75,8 @@ func create(tb testing.TB, n *Node, text string) string {
 }
 
 // TestNode_life: a first start seeds, a run completes, and the next start has all of it and goes on with what was left.
+//
+// Requirements: N1.
 func TestNode_life(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := filepath.Join(t.TempDir(), "data")

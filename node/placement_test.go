@@ -14,6 +14,8 @@ import (
 
 // TestRoutes_everyNode: a route that one node has acknowledged is what every other node places by at once, also one whose
 // copy is behind; and while it is there it is the rule at all of them.
+//
+// Requirements: P4.
 func TestRoutes_everyNode(t *testing.T) {
 	c := nodetest.New(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

@@ -149,6 +149,8 @@ func TestDirectory_UpdateTenant(t *testing.T) {
 }
 
 // Who may do what to whom: another tenant's is not there, one's own without the right is forbidden.
+//
+// Requirements: T2, T3.
 func TestDirectory_Rights(t *testing.T) {
 	h := newHouse(t)
 	admin, user := h.actor("tnt_a", tenancy.RoleTenantAdmin), h.actor("tnt_a", tenancy.RoleTenantUser)
@@ -225,6 +227,8 @@ func TestDirectory_Rights(t *testing.T) {
 }
 
 // A key gives nothing that its issuer hasn't got, and nobody gets at the rights of a key by rotating it.
+//
+// Requirements: T3.
 func TestDirectory_NoEscalation(t *testing.T) {
 	h := newHouse(t)
 	admin := h.actor("tnt_a", tenancy.RoleTenantAdmin)

@@ -46,6 +46,8 @@ func TestDirectory_Authenticate(t *testing.T) {
 }
 
 // Nothing in the store holds a secret.
+//
+// Requirements: T1.
 func TestDirectory_HashesOnly(t *testing.T) {
 	h := newHouse(t)
 	k := h.key(h.admin, "tnt_b", tenancy.KeyCreate{})
@@ -63,6 +65,7 @@ func TestDirectory_HashesOnly(t *testing.T) {
 	})
 }
 
+// Requirements: T1.
 func TestDirectory_KeyLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -167,6 +170,8 @@ func TestDirectory_ActFor(t *testing.T) {
 }
 
 // A source that fails often has to wait; whoever holds a good key never has to, wherever it comes from.
+//
+// Requirements: T1.
 func TestDirectory_BruteForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)

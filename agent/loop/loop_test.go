@@ -109,6 +109,8 @@ func TestRuntime_deadline(t *testing.T) {
 }
 
 // TestRuntime_toolTimeout: a tool that is too slow is the model's to hear about, and the run goes on.
+//
+// Requirements: A2.
 func TestRuntime_toolTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -129,6 +131,8 @@ func TestRuntime_toolTimeout(t *testing.T) {
 }
 
 // TestRuntime_fenced: a worker whose lease is gone begins no effect and appends nothing more.
+//
+// Requirements: N6.
 func TestRuntime_fenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -296,6 +300,8 @@ func TestRuntime_scope(t *testing.T) {
 }
 
 // TestRuntime_Drain: a drain lets steps end, hands back the rest, and takes nothing new; when its time is over it cuts.
+//
+// Requirements: N5.
 func TestRuntime_Drain(t *testing.T) {
 	t.Run("at a boundary", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -276,6 +276,8 @@ func (n *node) await(tb testing.TB, runID string, t event.Type) {
 }
 
 // TestRuntime_handover: a node that drains, and one that dies, leave runs that another ends.
+//
+// Requirements: N6.
 func TestRuntime_handover(t *testing.T) {
 	for _, how := range []string{"drain", "death"} {
 		t.Run(how, func(t *testing.T) {
@@ -304,6 +306,8 @@ func TestRuntime_handover(t *testing.T) {
 }
 
 // TestRuntime_budget: runs never spend more than the tenant's budget, and what is refused is refused with the contract's code.
+//
+// Requirements: B6.
 func TestRuntime_budget(t *testing.T) {
 	n := newNode(t, `{"models":{"token_budget":{"window":"day","max_tokens":200}}}`)
 	n.work(t, "stk_a", nil)
@@ -329,6 +333,8 @@ func TestRuntime_budget(t *testing.T) {
 }
 
 // TestRuntime_toolRate: runs wait for the tenant's tool rate, and fail nothing.
+//
+// Requirements: T4.
 func TestRuntime_toolRate(t *testing.T) {
 	n := newNode(t, `{"tools":{"tool_calls_per_minute":1}}`)
 	n.work(t, "stk_a", nil)

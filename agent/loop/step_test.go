@@ -65,6 +65,8 @@ func TestState_Step_appends(t *testing.T) {
 
 // TestState_Step_dies ends the worker at every point of a run, once, and lets the next one go on: the journal must become
 // whole, no finished effect may be repeated, and a tool that isn't idempotent never runs twice.
+//
+// Requirements: A2.
 func TestState_Step_dies(t *testing.T) {
 	script := []turn{
 		{calls: []model.ToolCall{call("tool.echo", `{"n":1}`), call("tool.mail", `{"to":"x"}`), call("tool.forbidden", `{}`)}},
@@ -115,6 +117,8 @@ func (w *world) once() {
 }
 
 // TestState_Step_property: whatever the script and wherever workers die, again and again, the journal becomes whole.
+//
+// Requirements: A2.
 func TestState_Step_property(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t, drawScript(rt)...)

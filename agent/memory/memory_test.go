@@ -163,6 +163,8 @@ func TestStore_Put_refuses(t *testing.T) {
 }
 
 // TestStore_Put_quota: no interleaving of writers passes the quota, and it can be filled to the last byte.
+//
+// Requirements: A5.
 func TestStore_Put_quota(t *testing.T) {
 	const quota = 1000
 	w := newWorld(t, nil, quota)
@@ -363,6 +365,7 @@ func TestStore_Search_bytes(t *testing.T) {
 	}
 }
 
+// Requirements: A5.
 func TestStore_Search(t *testing.T) {
 	embedder := &letters{model: "m1"}
 	w := newWorld(t, embedder, 1<<20, "tnt_b")

@@ -60,6 +60,7 @@ func (d *desk) take(t testing.TB, region string) string {
 	return run
 }
 
+// Requirements: A6.
 func TestTake(t *testing.T) {
 	item := func(run string, p queue.Priority) queue.Item {
 		return queue.Item{TenantID: "tnt_a", RunID: run, Priority: p, CreatedMS: 1}
@@ -139,6 +140,8 @@ func TestTake(t *testing.T) {
 
 // Whatever is pushed, removed and taken: nothing is lost, nothing comes twice, the counts are right, and no item goes
 // before one of a higher rank.
+//
+// Requirements: A6.
 func TestQueue_Model(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		d := newDesk()

@@ -23,6 +23,8 @@ import (
 func count(n int64) *int64 { return &n }
 
 // One key, one run: however many ask at once.
+//
+// Requirements: A1.
 func TestService_Create_OneKeyManyAsking(t *testing.T) {
 	w := mustWorld(t, tenancy.Quotas{Runs: tenancy.RunQuotas{MaxConcurrentRuns: count(1)}})
 	var mu sync.Mutex
@@ -53,6 +55,8 @@ func TestService_Create_OneKeyManyAsking(t *testing.T) {
 }
 
 // A hundred ask for ten places: exactly ten get one, and each place given back is had once more.
+//
+// Requirements: T4.
 func TestService_Create_Limit(t *testing.T) {
 	w := mustWorld(t, tenancy.Quotas{Runs: tenancy.RunQuotas{MaxConcurrentRuns: count(10)}})
 	var made []string
@@ -361,6 +365,7 @@ func (f fakePolicy) Check(_ context.Context, _ model.Caller, text, ruleset strin
 	return outcome, text, err
 }
 
+// Requirements: A1.
 func TestService_DryRun(t *testing.T) {
 	w := mustWorld(t, tenancy.Quotas{Runs: tenancy.RunQuotas{MaxConcurrentRuns: count(1)}})
 	w.mustCreate(t, text("takes the only slot"))

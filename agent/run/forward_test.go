@@ -68,6 +68,7 @@ func refusedAs(err error, reason string) bool {
 	return errors.As(err, &f) && f.Code == fault.Conflict && f.Details["reason"] == reason
 }
 
+// Requirements: P5.
 func TestForward_WholeLife(t *testing.T) {
 	w, s := mustAway(t, globex)
 	node := w.mustOpen(t, stackID, 2)
@@ -343,6 +344,7 @@ func TestCreate_AtANode(t *testing.T) {
 	}
 }
 
+// Requirements: P5.
 func TestForward_Deadline(t *testing.T) {
 	w, s := mustAway(t, globex)
 	node := w.mustOpen(t, stackID, 2)

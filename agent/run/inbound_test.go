@@ -86,6 +86,7 @@ func TestPrepareInbound_Nowhere(t *testing.T) {
 	}
 }
 
+// Requirements: P6.
 func TestTake(t *testing.T) {
 	w := mustTake(t, tenancy.Quotas{})
 	taken, err := w.arrive(t, arrival("run_1", 1))
@@ -227,6 +228,7 @@ func TestTake_NoteBound(t *testing.T) {
 	}
 }
 
+// Requirements: P6.
 func TestTake_GrantBound(t *testing.T) {
 	w := mustTake(t, tenancy.Quotas{})
 	two := int64(2)

@@ -244,6 +244,8 @@ func TestService_Cancel(t *testing.T) {
 }
 
 // A run ends when its time is over: at once when nobody works on it, after a grace when its worker did not end it.
+//
+// Requirements: A1.
 func TestKeeper_Deadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := mustWorld(t, tenancy.Quotas{})
@@ -310,6 +312,8 @@ func TestKeeper_Grace(t *testing.T) {
 }
 
 // When a node falls silent its runs go on at another, within the TTL, under a new epoch, from where they stood.
+//
+// Requirements: N6.
 func TestKeeper_Takeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := mustWorld(t, tenancy.Quotas{})

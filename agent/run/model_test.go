@@ -379,6 +379,8 @@ func (c *chaos) judgeSums(s storage.Snapshot, live int64, waiting uint64, held m
 
 // Whatever comes in whatever order: nothing acknowledged is lost, journals have no gap and no twin, the end is single and
 // final, slots are exact, every run either waits or is leased once, and no worker is idle while something waits.
+//
+// Requirements: N6, A1.
 func TestRuns_AnyOrder(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		c := newChaos(t)

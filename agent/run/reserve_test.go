@@ -14,6 +14,8 @@ import (
 
 // A worker dies while a model is asked. What was held back for the call stays known to whoever goes on with the run, and
 // nobody's end of the run leaves it held: otherwise a budget would shrink with each crash until the reservations expire.
+//
+// Requirements: B6.
 func TestAppend_ReserveOutlivesWorker(t *testing.T) {
 	for name, finish := range map[string]func(*testing.T, *world, run.Lease){
 		"canceled while it waits": func(t *testing.T, w *world, l run.Lease) {

@@ -102,6 +102,7 @@ func server(t *testing.T) (*httptest.Server, *http.Client) {
 	return s, client
 }
 
+// Requirements: A3, A4, Q2.
 func TestBuiltin_conformance(t *testing.T) {
 	s, client := server(t)
 	fetch := builtin(t, tool.HTTPFetch)
@@ -122,6 +123,7 @@ func webhook(url string) agent.Tool {
 	return agent.Tool{ID: "tool.hook", Kind: tool.KindHTTP, Config: config}
 }
 
+// Requirements: A3, A4, Q2.
 func TestWebhook_conformance(t *testing.T) {
 	s, client := server(t)
 	misfit := webhook("http://user:pass@example.org/")
@@ -157,6 +159,7 @@ func TestWebhook_Invoke(t *testing.T) {
 	}
 }
 
+// Requirements: A4.
 func TestBuiltin_fetch(t *testing.T) {
 	s, client := server(t)
 	set := tool.New(tool.Options{Kinds: map[string]tool.Kind{tool.KindBuiltin: tool.NewBuiltin(nil, client)}})
@@ -229,6 +232,7 @@ func TestBuiltin_kv(t *testing.T) {
 	}
 }
 
+// Requirements: A4.
 func TestAllowed(t *testing.T) {
 	tools := []agent.Tool{{ID: "tool.a"}, {ID: "tool.b"}, {ID: "tool.c"}, {ID: "tool.a"}}
 	for _, c := range []struct {

@@ -206,6 +206,8 @@ func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // TestClient_retries: only what may be carried out twice is tried again, only for what may pass, a bounded number of times,
 // each pause longer than Retry-After.
+//
+// Requirements: V3.
 func TestClient_retries(t *testing.T) {
 	const forever = "forever"
 	ask := func(method, key string) func(context.Context, *client.Client) error {

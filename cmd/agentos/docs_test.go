@@ -17,6 +17,8 @@ var update = flag.Bool("update", false, "write docs/cli.md anew")
 const cliDoc = "../../docs/cli.md"
 
 // TestCommands_documented holds docs/cli.md to the commands: go test ./cmd/agentos -run documented -update writes it anew.
+//
+// Requirements: O1.
 func TestCommands_documented(t *testing.T) {
 	want := cliText()
 	if *update {

@@ -8,6 +8,8 @@ import (
 )
 
 // TestPeers_sideBySide: sets are compared as sets, and no line is wider than a screen however long what a peer tells is.
+//
+// Requirements: P3.
 func TestPeers_sideBySide(t *testing.T) {
 	peer := func(digest string, tiers ...string) *client.KnownPeer {
 		p := &client.KnownPeer{Capabilities: &client.Capabilities{Digest: digest}}

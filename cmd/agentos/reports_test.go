@@ -16,6 +16,8 @@ import (
 
 // TestUp_access: access.json holds what the contract says, member by member and no other, and only its owner can read it
 // and the keys that it names.
+//
+// Requirements: O3.
 func TestUp_access(t *testing.T) {
 	f, _ := mustUp(t)
 	name := filepath.Join(f.StateDir(), "access.json")
@@ -94,6 +96,8 @@ func private(t *testing.T, name string) {
 
 // TestReports: every action leaves a report for people and one for programs, which say where it ran, what it found and
 // what to do, and hold no secret.
+//
+// Requirements: O4.
 func TestReports(t *testing.T) {
 	f, as := mustUp(t)
 	as("tnt_demo", roleUser) // the keys are there

@@ -38,6 +38,8 @@ func binary(tb testing.TB) string {
 }
 
 // TestScripts drives the built binary as a person would, by the scripts in testdata/script.
+//
+// Requirements: V3, O1.
 func TestScripts(t *testing.T) {
 	bin := binary(t)
 	testscript.Run(t, testscript.Params{

@@ -137,6 +137,7 @@ func TestDirection_refuses(t *testing.T) {
 	}
 }
 
+// Requirements: V3.
 func TestHouse_SoleImporters(t *testing.T) {
 	for _, f := range mustParse(t) {
 		for _, imported := range f.imports() {

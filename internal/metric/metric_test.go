@@ -23,6 +23,7 @@ func scrape(t *testing.T, serve func(w *httptest.ResponseRecorder)) string {
 	return w.Body.String()
 }
 
+// Requirements: M1.
 func TestTenants_Label(t *testing.T) {
 	tenants := metric.NewTenants(10)
 	var wg sync.WaitGroup
@@ -50,6 +51,7 @@ func TestTenants_Label(t *testing.T) {
 	}
 }
 
+// Requirements: M1.
 func TestHTTP(t *testing.T) {
 	r := metric.NewRegistry()
 	h := metric.NewHTTP(r)

@@ -44,6 +44,8 @@ func get(t *testing.T, c *safehttp.Client, url string) (*http.Response, error) {
 }
 
 // TestClient_Do_refuses tries loopback in every notation that a resolver or a URL parser might let through.
+//
+// Requirements: A4, Q3.
 func TestClient_Do_refuses(t *testing.T) {
 	hit := false
 	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hit = true }))

@@ -46,6 +46,8 @@ func TestLines(t *testing.T) {
 }
 
 // Every kind of field is looked at, not only strings.
+//
+// Requirements: T6, M2.
 func TestNew_hidesInEveryField(t *testing.T) {
 	const secret = "aos_0123456789abcdefghij"
 	for _, f := range []zap.Field{

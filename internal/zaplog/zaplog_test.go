@@ -12,6 +12,7 @@ import (
 	"github.com/nexixai/agentos/internal/zaplog"
 )
 
+// Requirements: T6, M2.
 func TestNew_hidesSecrets(t *testing.T) {
 	const secret = "aos_0123456789abcdefghij"
 	var out bytes.Buffer

@@ -45,6 +45,7 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// Requirements: B5.
 func TestMeter_Count(t *testing.T) {
 	t.Parallel()
 	m := MustMeter(t, meter.Table{})
@@ -87,6 +88,7 @@ func TestMeter_Count(t *testing.T) {
 	}
 }
 
+// Requirements: B5.
 func TestMeter_Cost(t *testing.T) {
 	t.Parallel()
 	m := MustMeter(t, meter.Table{})

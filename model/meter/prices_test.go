@@ -25,6 +25,8 @@ func mustList(tb testing.TB, text string) *meter.PriceList {
 }
 
 // A list that was put is in force when Put returns, is read back as it was written, and is what a node begins with.
+//
+// Requirements: B5.
 func TestPrices(t *testing.T) { synctest.Test(t, testPrices) }
 
 func testPrices(t *testing.T) {

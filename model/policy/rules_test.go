@@ -37,6 +37,8 @@ const jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl
 const pemKey = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA1c7+9z5Pad7OejecsQ0bu3aozN3tihPmUHg\n-----END RSA PRIVATE KEY-----"
 
 // What each type is found in, and what is left alone. Each line is one decision somebody relies on.
+//
+// Requirements: B4.
 func TestRules_Texts(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ in, want string }{
@@ -292,6 +294,8 @@ func TestCompile_Custom(t *testing.T) {
 }
 
 // A denied answer stops before the denied words, also when they come in pieces.
+//
+// Requirements: B4.
 func TestFilter_Deny(t *testing.T) {
 	t.Parallel()
 	rules := MustCompile(t, policy.Ruleset{ID: "p", Deny: []policy.Expression{{Name: "d", Pattern: `secret plan`}}})

@@ -68,6 +68,8 @@ func (h *house) redacted(tb testing.TB, tenantID, policyID, text string) (string
 }
 
 // A ruleset holds from the moment it was put, for its tenant alone; once it's gone, calls under it are refused.
+//
+// Requirements: B4.
 func TestRulesets(t *testing.T) {
 	h := newHouse(t)
 	const text = "case 1234 of bob@example.com"

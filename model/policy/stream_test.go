@@ -31,6 +31,8 @@ func rulesets(tb testing.TB) []*policy.Rules {
 
 // The heart of the matter: however a text is cut, the stream gives what the whole text gives, and nothing in between shows
 // more than a prefix of it.
+//
+// Requirements: B4.
 func TestFilter_EqualsWhole(t *testing.T) {
 	t.Parallel()
 	all := rulesets(t)

@@ -36,6 +36,7 @@ func names(d model.Decision) string {
 	return strings.Join(list, " ")
 }
 
+// Requirements: B3.
 func TestRouter_Decide(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -102,6 +103,7 @@ func TestRouter_NotEntitledIsNotThere(t *testing.T) {
 	}
 }
 
+// Requirements: B3.
 func TestRouter_Requirements(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
@@ -141,6 +143,8 @@ func TestRouter_Requirements(t *testing.T) {
 }
 
 // The breaker, step by step on a clock of its own.
+//
+// Requirements: B3.
 func TestRouter_Breaker(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
@@ -199,6 +203,8 @@ func TestRouter_Breaker(t *testing.T) {
 }
 
 // A sick backend goes to the end of the line, and stays in it.
+//
+// Requirements: B2, B3.
 func TestRouter_PrefersHealthy(t *testing.T) {
 	t.Parallel()
 	r := route.New(route.Options{Threshold: 1})

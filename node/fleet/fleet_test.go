@@ -83,6 +83,8 @@ func TestFleet_Up_refuses(t *testing.T) {
 }
 
 // TestFleet_Up_takenPort: the failure names protocol, address and port, and the report is written all the same.
+//
+// Requirements: O2, O4.
 func TestFleet_Up_takenPort(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -117,6 +119,8 @@ func TestFleet_Up_takenPort(t *testing.T) {
 }
 
 // TestFleet_Up_nodeDies: when the node ends instead of serving, up says so at once and shows what it said last.
+//
+// Requirements: O2.
 func TestFleet_Up_nodeDies(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "agentos")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho 'it hurts here'\nexit 3\n"), 0o700); err != nil {
@@ -145,6 +149,8 @@ func TestFleet_Up_nodeDies(t *testing.T) {
 }
 
 // TestFleet_Nuke_keepsStrangers: nuke --hard removes what up has made and nothing else.
+//
+// Requirements: O6.
 func TestFleet_Nuke_keepsStrangers(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "agentos")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\nexit 1\n"), 0o700); err != nil {

@@ -92,6 +92,8 @@ func journalAt(t *testing.T, n *nodetest.Node, runID string) (ids []string) {
 
 // TestFederation_Forward: a run goes to the other organisation and comes back whole, at every node, also when the link breaks
 // meanwhile and after the executor is gone.
+//
+// Requirements: P5, P7.
 func TestFederation_Forward(t *testing.T) {
 	t.Parallel()
 	network := nodetest.NewNetwork(t)
@@ -132,6 +134,8 @@ func TestFederation_Forward(t *testing.T) {
 }
 
 // TestFederation_Hops: a run goes on from the second organisation to a third, and its events come all the way back.
+//
+// Requirements: P5, P7.
 func TestFederation_Hops(t *testing.T) {
 	t.Parallel()
 	network := nodetest.NewNetwork(t)

@@ -271,6 +271,8 @@ func TestNode_Restart(t *testing.T) {
 
 // TestNetwork_NewOrg: two organisations side by side know nothing of each other, and one goes on while nodes of the other
 // are cut off from it and each other.
+//
+// Requirements: V1.
 func TestNetwork_NewOrg(t *testing.T) {
 	t.Parallel()
 	network := nodetest.NewNetwork(t)

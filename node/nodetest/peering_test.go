@@ -94,6 +94,8 @@ func (c *caller) ended() {
 
 // TestPeering_Cut: suspending or revoking a peering at one node closes what is open at every node within 5 s, and lets
 // nothing in again until it is resumed.
+//
+// Requirements: P1.
 func TestPeering_Cut(t *testing.T) {
 	t.Parallel()
 	network := nodetest.NewNetwork(t)

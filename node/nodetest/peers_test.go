@@ -44,6 +44,8 @@ func sees(n *nodetest.Node, stackID string, want func(*client.KnownPeer) bool) f
 
 // TestPeers_seen: every node of one cluster knows the other's, with what its grants allow, while it's there and when it's
 // gone; a suspended peering's nodes are shown as such by whoever suspended it, and come back when it's resumed.
+//
+// Requirements: P3.
 func TestPeers_seen(t *testing.T) {
 	network := nodetest.NewNetwork(t)
 	acme, globex := network.NewOrg("acme", 2), network.NewOrg("globex", 1)

@@ -29,6 +29,8 @@ func awaitVersion(t *testing.T, n *nodetest.Node, want int) {
 
 // TestCluster_RisesWhileApart: a node that was set back to an earlier release while its cluster went on to a higher version
 // of the store, and that starts with nobody in reach, serves what it has; once it hears of the rise, it fails.
+//
+// Requirements: N5.
 func TestCluster_RisesWhileApart(t *testing.T) {
 	t.Parallel()
 	var highest sync.Map // stack id → what its binary can do

@@ -119,6 +119,7 @@ func TestDoor_RefusesStrangers(t *testing.T) {
 	}
 }
 
+// Requirements: N4.
 func TestDoor_CutsRemovedMembers(t *testing.T) {
 	acme := trusttest.New(t, "acme.test")
 	var removed atomic.Bool

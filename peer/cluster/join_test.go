@@ -16,6 +16,7 @@ import (
 	"github.com/nexixai/agentos/peer/trust/trusttest"
 )
 
+// Requirements: N3, N7.
 func TestJoin(t *testing.T) {
 	acme := trusttest.New(t, "acme.test")
 	tok := trust.NewJoinToken(acme.Fingerprint())

@@ -89,6 +89,8 @@ func (w *world) voters() (n int) {
 
 // TestPlan_converges: whatever has happened to the members, the changes come to an end, none of them costs the quorum, and
 // what is left is what was wanted.
+//
+// Requirements: N3.
 func TestPlan_converges(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := &world{stable: map[string]bool{}, dead: map[string]bool{}}

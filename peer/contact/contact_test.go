@@ -146,6 +146,8 @@ func caps(contract, supports string) string {
 const allOf = `{"runs_forward":true,"origin_run_ids":true,"events.stream":true,"tenant_isolation":true}`
 
 // TestBook_skew: an older peer and a newer one are used as far as both can; what no version joins is refused with the reason.
+//
+// Requirements: P2.
 func TestBook_skew(t *testing.T) {
 	for name, c := range map[string]struct {
 		caps     string
@@ -183,6 +185,8 @@ func TestBook_skew(t *testing.T) {
 
 // TestBook_polls: a door that answers is asked every two seconds and sends what has changed; one that doesn't is asked less
 // and less often, but every half a minute; and all of it ends with the book.
+//
+// Requirements: N2, P2.
 func TestBook_polls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stub{info: globexInfo, caps: caps(`{"min":"1.2","max":"1.2"}`, allOf), tagged: true, headers: http.Header{"X-Agentos-Free-Slots": {"3"}, "X-Agentos-Ready": {"true"}}}
@@ -238,6 +242,8 @@ func TestBook_polls(t *testing.T) {
 
 // TestBook_keeps: what was heard is in the store, imports with it, and is there after a restart; a suspended peering's nodes
 // are asked no more.
+//
+// Requirements: P2, P3.
 func TestBook_keeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		offered := strings.TrimSuffix(caps(`{"min":"1.2","max":"1.2"}`, allOf), "}") + `,"grants":[{"tenant_id":"tnt_a","local_tenant_id":"tnt_g","scopes":["runs:create"]}],"members":["g:8421","g2:8421"]}`

@@ -84,6 +84,8 @@ func TestForwarder_WholeStream(t *testing.T) {
 
 // TestForwarder_LostAnswers loses the answers to forwards, and lets the nodes that relay go: one run for each key all the same,
 // whether it's offered as it's made or later.
+//
+// Requirements: P5.
 func TestForwarder_LostAnswers(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		t.Run(fmt.Sprint("live=", live), func(t *testing.T) { loseAnswers(t, away{live: live}) })
@@ -129,6 +131,8 @@ func loseAnswers(t *testing.T, a away) {
 }
 
 // TestForwarder_Unreachable holds a run while the peer is away, and sends it when it answers.
+//
+// Requirements: P5.
 func TestForwarder_Unreachable(t *testing.T) {
 	p := newPair(t, away{})
 	p.execute(t, (*worker).finish)
@@ -151,6 +155,7 @@ func TestForwarder_Unreachable(t *testing.T) {
 	}
 }
 
+// Requirements: P5.
 func TestForwarder_Refused(t *testing.T) {
 	p := newPair(t, away{})
 	p.node(t, "stk_acme_1")
@@ -164,6 +169,8 @@ func TestForwarder_Refused(t *testing.T) {
 }
 
 // TestForwarder_Broken breaks the streams at any byte: the journal comes whole all the same.
+//
+// Requirements: P7.
 func TestForwarder_Broken(t *testing.T) {
 	p := newPair(t, away{})
 	p.execute(t, func(w *worker) {
@@ -187,6 +194,7 @@ func TestForwarder_Broken(t *testing.T) {
 	}
 }
 
+// Requirements: P5.
 func TestForwarder_Cancel(t *testing.T) {
 	p := newPair(t, away{})
 	p.execute(t, func(w *worker) {
@@ -221,6 +229,8 @@ func TestForwarder_Cancel(t *testing.T) {
 }
 
 // TestForwarder_Lost gives a silent peer up after the time that the route bears.
+//
+// Requirements: P5.
 func TestForwarder_Lost(t *testing.T) {
 	p := newPair(t, away{lostAfterMS: 200})
 	var silent atomic.Bool
@@ -276,6 +286,8 @@ func TestForwarder_Quiet(t *testing.T) {
 }
 
 // TestForwarder_Hostile is told what can't be part of the run.
+//
+// Requirements: P6.
 func TestForwarder_Hostile(t *testing.T) {
 	frame := func(sequence uint64, kind event.Type, change ...string) string {
 		head := event.Head{TenantID: tenantID, AgentID: agentID, RunID: "RUN", Traceparent: traceparent}

@@ -32,6 +32,7 @@ func pusher() *forward.Caller {
 	}
 }
 
+// Requirements: P6, P7.
 func TestExecutor_Ingest(t *testing.T) {
 	p := newPair(t, away{})
 	p.acme.keep(t, &globexPeering)

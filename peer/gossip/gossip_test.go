@@ -101,6 +101,7 @@ func TestPool_AReturningNodeIsFoundAgain(t *testing.T) {
 	a.until(t, "b is back", is("stk_b", gossip.Alive))
 }
 
+// Requirements: N2.
 func TestPool_StrangersStayOut(t *testing.T) {
 	k, other := key(t), key(t)
 	a := join(t, "stk_a", "clu_1", [][]byte{k})
@@ -241,6 +242,7 @@ func TestPool_StreamsAreBounded(t *testing.T) {
 	b.until(t, "and sees the other", is("stk_a", gossip.Alive))
 }
 
+// Requirements: N2.
 func TestPool_RotateKeepsThePoolTogether(t *testing.T) {
 	k1, k2 := key(t), key(t)
 	a := join(t, "stk_a", "clu_1", [][]byte{k1})

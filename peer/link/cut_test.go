@@ -18,6 +18,8 @@ import (
 
 // A connection is closed as soon as its certificate proves nothing any more: its peering is not in force, or has another CA
 // than when it was opened, which a node that was cut off may hear of all at once.
+//
+// Requirements: P1.
 func TestDoor_Cut(t *testing.T) {
 	acme, globex, anew := trusttest.New(t, "acme.test"), trusttest.New(t, "globex.test"), trusttest.New(t, "globex.test")
 	none := errors.New("there is no peering")

@@ -217,6 +217,8 @@ func TestLinks_Do(t *testing.T) {
 
 // TestLinks_renewal: when the certificate is renewed, new calls go over a connection with the new one, and their tokens are
 // bound to it; a stream that was open goes on.
+//
+// Requirements: N4.
 func TestLinks_renewal(t *testing.T) {
 	more := make(chan struct{})
 	p := newPair(t, func(w http.ResponseWriter, r *http.Request) {

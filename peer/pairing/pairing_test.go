@@ -130,6 +130,8 @@ func TestService_InvitationExpires(t *testing.T) {
 }
 
 // However many clusters bring the same invitation at once, it serves one.
+//
+// Requirements: P1.
 func TestService_JoinOnce(t *testing.T) {
 	acme := newSite(t, "acme")
 	inv := acme.invite(t, time.Hour)
@@ -163,6 +165,8 @@ func TestService_JoinOnce(t *testing.T) {
 
 // Whom nobody can pair with: the cluster itself, an impostor of its own trust domain, one of its own name, and who is paired
 // already.
+//
+// Requirements: P1.
 func TestService_JoinConflicts(t *testing.T) {
 	acme, globex := newSite(t, "acme"), newSite(t, "globex")
 	if _, err := acme.Join(t.Context(), "10.0.0.9", "corr_1", globex.request(acme.invite(t, time.Hour))); err != nil {

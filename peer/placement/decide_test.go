@@ -120,6 +120,8 @@ func TestDecide_live(t *testing.T) {
 }
 
 // TestDecide_refuses: each thing that must keep a run from a peer does, alone, and is told by its name.
+//
+// Requirements: P4.
 func TestDecide_refuses(t *testing.T) {
 	only := func(f func(*placement.Peer)) func(*placement.Input) {
 		return func(in *placement.Input) { in.Peers = []placement.Peer{peer("globex", "stk_g1", f)} }
@@ -251,6 +253,8 @@ func TestDecide_here(t *testing.T) {
 }
 
 // TestDecide_specific: the most specific route is the rule, and the only one.
+//
+// Requirements: P4.
 func TestDecide_specific(t *testing.T) {
 	route := func(id string, m placement.Match, org string) *placement.Route {
 		return &placement.Route{ID: id, Match: m, Targets: []placement.Target{{Organization: org, Weight: weight(1)}}}
@@ -324,6 +328,8 @@ func TestDecide_order(t *testing.T) {
 }
 
 // TestDecide_weights: of many sessions each target gets its share, and a session stays where it is.
+//
+// Requirements: P4.
 func TestDecide_weights(t *testing.T) {
 	in := world(func(in *placement.Input) { in.Here.Agent = true })
 	in.Routes[0].Targets = []placement.Target{{Local: true, Weight: weight(6)}, {Organization: "globex", Weight: weight(3)}, {StackID: "stk_i1", Weight: weight(1)}}
@@ -460,6 +466,8 @@ func drawInput(t *rapid.T) *placement.Input {
 
 // TestDecide_never: whatever the input, no run leaves its region, no class goes beyond a grant, nothing goes round in a
 // circle or too far, and whoever is chosen has passed every check that is told.
+//
+// Requirements: P4.
 func TestDecide_never(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := drawInput(t)

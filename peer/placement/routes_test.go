@@ -282,6 +282,8 @@ func whither(t *testing.T, p *placement.Placer, tenant string) string {
 }
 
 // TestRoutes_memory: what was put is what runs are placed by, from memory, whatever happens to the store meanwhile.
+//
+// Requirements: P4.
 func TestRoutes_memory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := mustHouse(t)

@@ -19,6 +19,8 @@ import (
 // TestPeerings_Model compares the peerings with a model of a few lines, over any order of what operators and strangers do:
 // what may follow what, that a trust domain has one live peering, that revoked is final, that an invitation serves one
 // cluster until it expires, and that each change is audited once and nothing else is.
+//
+// Requirements: P1.
 func TestPeerings_Model(t *testing.T) {
 	others := []*cell{newCell(t, "globex"), newCell(t, "initech")}
 	run := 0

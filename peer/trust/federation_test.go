@@ -59,6 +59,8 @@ func pair(tb testing.TB, certPEM, keyPEM []byte) tls.Certificate {
 
 // TestFederation_attacks: who isn't a node of a paired organisation, proven by that organisation's own CA, doesn't get in;
 // the door's own log says why.
+//
+// Requirements: N4, P6, Q3.
 func TestFederation_attacks(t *testing.T) {
 	acme, globex, initech := trusttest.New(t, "acme.test"), trusttest.New(t, "globex.test"), trusttest.New(t, "initech.test")
 	twin := trusttest.New(t, "globex.test") // another CA that claims the same name

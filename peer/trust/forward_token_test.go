@@ -168,6 +168,7 @@ func (f forger) body(now time.Time, with map[string]any) map[string]any {
 	return b
 }
 
+// Requirements: P6, Q3.
 func TestVerifyForward_refuses(t *testing.T) {
 	now := time.Now()
 	acme, globex := trusttest.New(t, "acme.test"), trusttest.New(t, "globex.test")

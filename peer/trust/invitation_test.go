@@ -95,6 +95,8 @@ func TestNewInvitation_Refuses(t *testing.T) {
 }
 
 // Whatever is changed in the text, it is refused or has another key: nothing in an invitation can be altered on its way.
+//
+// Requirements: P1.
 func TestInvitation_AlteredAnywhere(t *testing.T) {
 	i := invitation(t, nil)
 	text := i.Encode()

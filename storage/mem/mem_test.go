@@ -11,6 +11,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// Requirements: A3, Q2.
 func TestStore(t *testing.T) {
 	storagetest.Run(t, func(tb testing.TB, o storagetest.Options) storagetest.Engine {
 		s := mem.New(mem.Options{Registry: o.Registry, Now: o.Now})

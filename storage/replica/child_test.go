@@ -109,6 +109,8 @@ func childLoad() error {
 
 // TestStore_Kill: under load, with tiny write buffers and a cut of the log each 80 ms, the process is killed at random
 // moments. Every acknowledged command is there exactly once.
+//
+// Requirements: Q3.
 func TestStore_Kill(t *testing.T) {
 	t.Parallel()
 	rounds := 6

@@ -85,6 +85,8 @@ func missing(acked, keys map[string]bool) (out []string) {
 
 // TestStore_PowerLoss: the power fails before some sync, or right after it; what was not synced may be there or not, block
 // by block. What had been acknowledged by then is there when the node is started again.
+//
+// Requirements: Q3.
 func TestStore_PowerLoss(t *testing.T) {
 	crashes, every := 24, int64(9)
 	if long() {
@@ -179,6 +181,8 @@ func TestStore_PowerLossAtInit(t *testing.T) {
 }
 
 // TestStore_EIO runs childEIO for each engine and operation.
+//
+// Requirements: Q3.
 func TestStore_EIO(t *testing.T) {
 	t.Parallel()
 	for _, folder := range []string{"log", "st"} {
@@ -310,6 +314,8 @@ func TestStore_FatalDefault(t *testing.T) {
 }
 
 // TestStore_DiskFloor: below the floor new commands are refused and reads go on; it lifts by itself.
+//
+// Requirements: Q3.
 func TestStore_DiskFloor(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	disk := vfs.NewMem()

@@ -136,6 +136,8 @@ func TestCluster_SnapshotDuringInstall(t *testing.T) {
 
 // TestCluster_InstallCut: the power fails at some step of an install, on a member whose log ends in entries that the others
 // overruled. It starts again, leads, and feeds an empty joiner: all copies are equal, and nothing of the overruled is left.
+//
+// Requirements: N3, Q3.
 func TestCluster_InstallCut(t *testing.T) {
 	cuts := 4
 	if long() {

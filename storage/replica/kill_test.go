@@ -234,6 +234,8 @@ func (c *trio) mustAgree(t *testing.T) {
 
 // TestCluster_Kill: three processes under load, with tiny write buffers and a cut of the log each 80 ms, are killed and
 // stopped at random, one or two or all. Every acknowledged command is in each copy exactly once, and the copies are equal.
+//
+// Requirements: N3, Q3.
 func TestCluster_Kill(t *testing.T) {
 	t.Parallel()
 	rounds := 4

@@ -209,6 +209,8 @@ func (c *cluster) trouble(rng *rand.Rand) string {
 
 // TestCluster_Linearizable: three voters and a member without a vote are cut off in one direction or both, hear late, and
 // hand the office on, while clients at all of them write, read and look. Some order explains every answer.
+//
+// Requirements: N3, Q3.
 func TestCluster_Linearizable(t *testing.T) {
 	troubles := 6
 	if long() {

@@ -18,6 +18,8 @@ import (
 )
 
 // TestCluster_Suite: three nodes keep the treaty, seen from the leader and from a follower.
+//
+// Requirements: N3, A3.
 func TestCluster_Suite(t *testing.T) {
 	for _, remote := range []bool{false, true} {
 		t.Run(fmt.Sprintf("remote=%v", remote), func(t *testing.T) {

@@ -32,6 +32,8 @@ func adder(reg *storage.Registry) storage.Call[string, int] {
 
 // TestCluster_RetryStorm: while the office moves and answers get lost, every command is asked for twice at once at two nodes,
 // and once more, late and in another order, at the third. It has one effect, and the same answer each time.
+//
+// Requirements: Q3.
 func TestCluster_RetryStorm(t *testing.T) {
 	commands, moves := 120, 3
 	if long() {
@@ -81,6 +83,8 @@ func TestCluster_RetryStorm(t *testing.T) {
 }
 
 // TestCluster_Transfer: the office goes where it's sent.
+//
+// Requirements: N3.
 func TestCluster_Transfer(t *testing.T) {
 	reg := storage.NewRegistry()
 	count := counter(reg)

@@ -13,6 +13,7 @@ import (
 	"github.com/nexixai/agentos/storage/storagetest"
 )
 
+// Requirements: A3, Q2.
 func TestStore(t *testing.T) {
 	storagetest.Run(t, func(tb testing.TB, o storagetest.Options) storagetest.Engine {
 		s := mustOpen(tb, replica.Options{Dir: tb.TempDir(), Registry: o.Registry, Now: o.Now, Bootstrap: true})

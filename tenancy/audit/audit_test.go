@@ -199,6 +199,8 @@ func TestVerify(t *testing.T) {
 }
 
 // Whatever is done to a file of a chain, the verifier says so: any byte changed, any record removed, any two exchanged.
+//
+// Requirements: T5.
 func TestVerify_FindsEveryEdit(t *testing.T) {
 	tx := newTx()
 	appendN(t, tx, "tnt_a", 12)
@@ -370,6 +372,8 @@ func TestDenials_Refused(t *testing.T) {
 }
 
 // A flood is counted, not written out; another principal's refusal still has a record of its own.
+//
+// Requirements: T5.
 func TestDenials_Flood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(t)

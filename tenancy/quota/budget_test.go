@@ -188,6 +188,8 @@ func TestExpire(t *testing.T) {
 // Whatever the interleaving of reserve, settle, release and expire over windows and steps of the clock: what is spent and
 // held never passes the limit when no call spends more than it reserved, each call is booked once, and at the end nothing
 // is held.
+//
+// Requirements: B6.
 func TestBudget_NeverPassed(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		const limit = 100

@@ -73,6 +73,8 @@ func TestAdmitRun_Slots(t *testing.T) {
 }
 
 // Every interleaving of admits and releases keeps the counter between nothing and the limit, and equal to a plain count.
+//
+// Requirements: T4.
 func TestAdmitRun_SlotsNeverPassed(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		tx, live := newTx(), int64(0)
@@ -161,6 +163,7 @@ func TestAdmitRun_RateOfNothing(t *testing.T) {
 	}
 }
 
+// Requirements: T4.
 func TestTakeToolCall(t *testing.T) {
 	tx := newTx()
 	tenant := &tenancy.Tenant{ID: "tnt_a"}
@@ -188,6 +191,8 @@ func TestTakeToolCall(t *testing.T) {
 }
 
 // No sixty seconds, wherever they begin, hold more than the limit; and who waits as told gets in.
+//
+// Requirements: T4.
 func TestTakeModelRequest_NeverPassed(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		most := rapid.Int64Range(1, 8).Draw(rt, "limit")

@@ -12,6 +12,8 @@ import (
 )
 
 // Every node serves every run, and every run's stream: the same bytes.
+//
+// Requirements: N6.
 func TestCluster_EveryNodeServesEveryRun(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 3)
@@ -50,6 +52,8 @@ func TestCluster_EveryNodeServesEveryRun(t *testing.T) {
 }
 
 // One idempotency key is one run, whichever nodes are asked and while the leader dies.
+//
+// Requirements: N3, N6, Q3.
 func TestCluster_OneKeyOneRun(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 3)
@@ -95,6 +99,8 @@ func TestCluster_OneKeyOneRun(t *testing.T) {
 }
 
 // A limit of ten admits ten, though three nodes are asked at once.
+//
+// Requirements: T4, Q3.
 func TestCluster_LimitIsExact(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 3)
@@ -127,6 +133,8 @@ func TestCluster_LimitIsExact(t *testing.T) {
 
 // Without a quorum, what is there can be read and is marked stale, what can't be written says why, and the quorum's return
 // heals it without a hand.
+//
+// Requirements: N3, Q3.
 func TestCluster_QuorumLost(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 3)

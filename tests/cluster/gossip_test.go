@@ -90,6 +90,8 @@ func pelted(t *testing.T, prepare func(c *harness.Cluster) []func(rnd *rand.Rand
 
 // Garbage at the gossip ports changes nothing: random bytes, packets of the pool with bits flipped, cut or glued together,
 // streams that announce megabytes, and streams that never end.
+//
+// Requirements: N2, Q3.
 func TestGossip_Garbage(t *testing.T) {
 	t.Parallel()
 	c := pelted(t, func(c *harness.Cluster) []func(*rand.Rand, *harness.Node) {
@@ -204,6 +206,8 @@ func hold(n *harness.Node, r harness.Rumour, rnd *rand.Rand) {
 
 // Who has label and key may say what it likes, and rumour is all that comes of it: nobody is let in or put out, the
 // office stays, and a thousand names that it makes up fill nothing.
+//
+// Requirements: N2, Q3.
 func TestGossip_Liar(t *testing.T) {
 	t.Parallel()
 	pelted(t, func(c *harness.Cluster) []func(*rand.Rand, *harness.Node) {

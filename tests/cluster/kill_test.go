@@ -53,6 +53,8 @@ func await(t *testing.T, c <-chan struct{}, what string) {
 
 // The leader is killed under load: writes succeed again within seconds, nothing acknowledged is lost, nothing is done
 // twice, and every run that any node had in hand ends.
+//
+// Requirements: N3, N6, Q3.
 func TestKill_Leader(t *testing.T) {
 	t.Parallel()
 	chance := seeded(t)
@@ -87,6 +89,8 @@ func TestKill_Leader(t *testing.T) {
 }
 
 // Each node is killed in its turn while it has runs in every stage; they go on elsewhere.
+//
+// Requirements: N6, Q3.
 func TestKill_EachInTurn(t *testing.T) {
 	t.Parallel()
 	chance := seeded(t)
@@ -118,6 +122,8 @@ func TestKill_EachInTurn(t *testing.T) {
 }
 
 // A frozen leader loses its office, and when it thaws it has nothing to say: what the others did stands.
+//
+// Requirements: N3, N6, Q3.
 func TestKill_FrozenLeader(t *testing.T) {
 	t.Parallel()
 	chance := seeded(t)

@@ -8,6 +8,8 @@ import (
 
 // A cluster may shrink to one node, also by the removal of the one that leads, which is asked for at that node itself: those
 // who stay refuse its certificate from then on, so that it has to hand the office on before.
+//
+// Requirements: N3.
 func TestCluster_RemoveTheLeader(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 3)

@@ -138,6 +138,8 @@ func (h *history) client(ctx context.Context, id int, c *harness.Client, agent s
 
 // Registers that clients at all nodes read and write stay linearizable whatever happens to the leader: it's cut off both
 // ways, one way, again and again, and frozen.
+//
+// Requirements: N3, Q3.
 func TestLinear_Registers(t *testing.T) {
 	t.Parallel()
 	if !harness.Apart(t, suite.Binary(t), 10*time.Minute) {

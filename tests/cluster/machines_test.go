@@ -12,6 +12,8 @@ import (
 // Three machines that share no file and no network but a switch: one makes the cluster, two join with tokens, and then one
 // is killed, one emptied and joined anew, and one replaced by a machine with another address, with the commands that the
 // operator's guide tells.
+//
+// Requirements: V2, N3, N7.
 func TestMachines_Life(t *testing.T) {
 	t.Parallel()
 	if !harness.Apart(t, suite.Binary(t), 5*time.Minute) {
@@ -91,6 +93,8 @@ func TestMachines_Life(t *testing.T) {
 }
 
 // A leader that is cut off stops acknowledging; the others elect another, and when the cut is mended it follows.
+//
+// Requirements: N3, Q3.
 func TestMachines_LeaderCutOff(t *testing.T) {
 	t.Parallel()
 	if !harness.Apart(t, suite.Binary(t), 5*time.Minute) {

@@ -43,6 +43,8 @@ func adminFlags(t *testing.T, c *harness.Cluster, i int) []string {
 
 // A backup that is taken under way becomes a new cluster with all that the old one had: keys, agents and runs; and others
 // can join it.
+//
+// Requirements: N7.
 func TestRestore_NewCluster(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 2)
@@ -109,6 +111,8 @@ func notStarted(t *testing.T, binary, dir string) {
 
 // A restore that is refused leaves nothing that could be started; one that is killed leaves what no node starts on; and
 // either is made good by restoring again.
+//
+// Requirements: N7.
 func TestRestore_Refused(t *testing.T) {
 	t.Parallel()
 	later, old := stamped(t, "2.00.0", 2), suite.Binary(t)
@@ -168,6 +172,8 @@ func TestRestore_Refused(t *testing.T) {
 }
 
 // A cluster that has lost most of its voters for good goes on with the one that is left.
+//
+// Requirements: N7.
 func TestRecover_OneOfThree(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 3)

@@ -31,6 +31,8 @@ func stamped(t *testing.T, version string, storeVersion int) string {
 
 // A cluster of the previous version is upgraded node by node under load: mixed versions work, and no run that was
 // acknowledged is lost or fails.
+//
+// Requirements: N5.
 func TestRolling_Upgrade(t *testing.T) {
 	t.Parallel()
 	old, current := stamped(t, "1.01.9", 1), suite.Binary(t)
@@ -108,6 +110,8 @@ func tooOld(t *testing.T, n *harness.Node) {
 // The store's version rises when the last member can do it, and no sooner. From then on a binary that can't is refused
 // everywhere: when it was away while the version rose, when it joins, when it starts alone on what it has, and when it is
 // to make a cluster out of that or of a backup.
+//
+// Requirements: N5.
 func TestRolling_StoreVersion(t *testing.T) {
 	t.Parallel()
 	old, next := stamped(t, "1.01.9", 1), stamped(t, "1.99.0", 2)

@@ -29,6 +29,8 @@ func serial(t *testing.T, n *harness.Node) string {
 
 // Certificates that live for seconds are renewed again and again while runs go on, and so is the gossip key, with a node
 // away; nothing of it needs a restart, and nobody is shut out.
+//
+// Requirements: N2, N4, N7, Q3.
 func TestRotation_CertificatesAndGossip(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 3, "--certificate-life=12s")

@@ -81,6 +81,8 @@ func (s *Store) holdCreates(g *group) {
 
 // TestSeededBugs: histories show the bugs that they are taken for. Each bug is put into the binary, which is tried with the
 // trouble that it can't stand until a history has no order; the binary without it stands the same trouble.
+//
+// Requirements: Q3.
 func TestSeededBugs(t *testing.T) {
 	t.Parallel()
 	for _, b := range bugs {

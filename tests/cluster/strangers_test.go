@@ -105,6 +105,8 @@ func knock(n *harness.Node, protocols []string, cert *tls.Certificate, version u
 }
 
 // Who is no member gets in nowhere, whatever it shows at whichever node's door.
+//
+// Requirements: N4, Q3.
 func TestStrangers_ClusterDoor(t *testing.T) {
 	t.Parallel()
 	const domain = "acme.agentos.internal"
@@ -209,6 +211,8 @@ func unmoved(t *testing.T, c *harness.Cluster, tn *harness.Tenant, before string
 
 // Who has not both the label and the key is not heard in gossip; who has them is, which shows that the others were refused
 // for what they lack. In the list of members is none of them.
+//
+// Requirements: N2, Q3.
 func TestStrangers_Gossip(t *testing.T) {
 	t.Parallel()
 	c := harness.NewCluster(t, suite.Binary(t), &starter, 3)

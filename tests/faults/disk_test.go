@@ -39,6 +39,8 @@ func syncFaults() []syncFault {
 }
 
 // A sync fails. The process ends, acknowledges nothing after, starts clean, and has all that it acknowledged before.
+//
+// Requirements: Q3.
 func TestDisk_SyncFails(t *testing.T) {
 	t.Parallel()
 	harness.Needs(t, "strace")
@@ -164,6 +166,8 @@ func seconds(t *testing.T, s string) time.Time {
 }
 
 // On a full disk writes are refused with a reason while reads go on; when there is room again, so are writes.
+//
+// Requirements: Q3.
 func TestDisk_Full(t *testing.T) {
 	t.Parallel()
 	if !harness.Apart(t, suite.Binary(t), 4*time.Minute) {
@@ -304,6 +308,8 @@ func files(t *testing.T, dir string) map[string][]string {
 
 // One bit of a file is flipped while the node is down. Either the node finds it, says which file, and serves nothing; or
 // the bit held nothing, and everything that was acknowledged is served as it was. Never is something else served.
+//
+// Requirements: Q3.
 func TestDisk_FlippedBit(t *testing.T) {
 	t.Parallel()
 	chance := seeded(t)

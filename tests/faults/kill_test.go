@@ -37,6 +37,8 @@ func mixed(w, i int) string {
 
 // The node is killed at random moments under load and started again by `up`. Whatever it acknowledged is there and ends;
 // whatever it did not can be asked for again under the same key.
+//
+// Requirements: N5, A2, Q3.
 func TestKill_Loop(t *testing.T) {
 	t.Parallel()
 	chance := seeded(t)
@@ -93,6 +95,8 @@ func TestKill_Loop(t *testing.T) {
 }
 
 // The very first start of a deployment is cut short, wherever it is. The next `up` completes it: keys, seeds and all.
+//
+// Requirements: O2, Q3.
 func TestKill_FirstStart(t *testing.T) {
 	t.Parallel()
 	chance := seeded(t)
@@ -145,6 +149,8 @@ func await(t *testing.T, c <-chan struct{}, what string) {
 }
 
 // A frozen node that thaws goes on where it was: nothing is lost and nothing is done twice.
+//
+// Requirements: N6, Q3.
 func TestStop_Freeze(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))

@@ -90,6 +90,8 @@ func (c *counter) check(done map[string][]string) (repeated int, err error) {
 
 // A call to a tool that must not be repeated is sent at most once, however the node dies around it; when the outcome is
 // unknown the run says so instead of trying again.
+//
+// Requirements: A2, Q3.
 func TestKill_CallsOnce(t *testing.T) {
 	t.Parallel()
 	if !harness.Apart(t, suite.Binary(t), 5*time.Minute) {

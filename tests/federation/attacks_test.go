@@ -79,6 +79,8 @@ func refuse(t *testing.T, group string, admin *harness.Client, tenants, secret [
 }
 
 // Who is no node of a paired organisation, or says what it may not, gets nothing at globex's federation door, and learns nothing.
+//
+// Requirements: N4, P6, T2, Q3.
 func TestAttacks_Door(t *testing.T) {
 	t.Parallel()
 	ca := harness.NewAuthority(t, "acme.agentos.internal")

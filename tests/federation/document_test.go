@@ -28,6 +28,8 @@ func (o *org) prints(want []string, key string, args ...string) {
 }
 
 // Two operators follow docs/federating.md from its first command to its last, each on a machine of its own.
+//
+// Requirements: P1, P4, P5.
 func TestPairing_DocumentToTheEnd(t *testing.T) {
 	t.Parallel()
 	if !harness.Apart(t, suite.Binary(t), 5*time.Minute) {

@@ -11,6 +11,8 @@ import (
 
 // The answer to a forward is lost after globex has taken the run, again and again, from changing nodes of acme's of which
 // some are killed at that moment: as many runs as keys, each whole at both organisations and ended once.
+//
+// Requirements: P5, Q3.
 func TestFaults_LostAnswers(t *testing.T) {
 	t.Parallel()
 	chance := seeded(t)

@@ -66,6 +66,8 @@ func (c *couple) relaying(t *testing.T, runID string, not *harness.Node) int {
 }
 
 // What becomes of runs under way when either side dies, the link fails, or somebody changes their mind.
+//
+// Requirements: P5, P7, Q3.
 func TestFaults_UnderWay(t *testing.T) {
 	t.Parallel()
 	c, whole := pairUp(t, 3), t // what a part launches outlives it

@@ -94,6 +94,8 @@ func (i *impostor) take(w http.ResponseWriter, r *http.Request) {
 
 // An executor with globex's own certificate takes runs and tells what can't be: each ends with a clear error, and nothing
 // else changes.
+//
+// Requirements: P6, P7, Q3.
 func TestAttacks_HostileExecutor(t *testing.T) {
 	t.Parallel()
 	c := pairUp(t, 1)
@@ -212,6 +214,8 @@ func TestAttacks_HostileExecutor(t *testing.T) {
 }
 
 // Events that are pushed are checked as those that are followed: what isn't globex's to tell is refused one by one.
+//
+// Requirements: P6, P7, Q3.
 func TestAttacks_Ingest(t *testing.T) {
 	t.Parallel()
 	c := pairUp(t, 1)

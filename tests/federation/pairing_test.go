@@ -90,6 +90,8 @@ func bring(t *testing.T, from, to *org, name string) {
 
 // Two organisations on two machines that share a wire and no file pair by the command line alone, as docs/federating.md
 // tells it; what is not the invitation is refused, once in each audit that learns of it.
+//
+// Requirements: P1.
 func TestPairing_ByCommandLine(t *testing.T) {
 	t.Parallel()
 	if !harness.Apart(t, suite.Binary(t), 5*time.Minute) {

@@ -137,6 +137,8 @@ func (h *host) refused(s *stub, missing, detail string) {
 }
 
 // Peers of other versions: what they have and we know is used, what they lack is done without or is the reason that is given.
+//
+// Requirements: V1, P2, Q3.
 func TestSkew_Versions(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -239,6 +241,8 @@ func cancels(h *host, s *stub) {
 
 // What a peer says may be a lie, or no answer at all: then it isn't used for as long as that lasts, `peers show` says why,
 // and nothing else changes.
+//
+// Requirements: P2, P6.
 func TestSkew_Lies(t *testing.T) {
 	t.Parallel()
 	const info, caps = "/v1/peer/info", "/v1/peer/capabilities"

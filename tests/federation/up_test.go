@@ -61,6 +61,8 @@ func sameEvents(t *testing.T, o harness.Organization, node int, runID string, wa
 }
 
 // Two organisations on one machine: what the first command leaves, and what it is for.
+//
+// Requirements: V1, V2, P3, P5, O2, O3, O5, Q4.
 func TestUp_TwoOrganisations(t *testing.T) {
 	t.Parallel()
 	d := upDefault(t)
@@ -222,6 +224,8 @@ func valid(t *testing.T, d *harness.Deployment) {
 }
 
 // A redeploy restarts the nodes of both sides under a run that goes across, and the run ends once, whole.
+//
+// Requirements: P5, O6.
 func TestRedeploy_KeepsForwardedRun(t *testing.T) {
 	t.Parallel()
 	d := upDefault(t, "--nodes", "1")
@@ -275,6 +279,8 @@ func TestRedeploy_KeepsForwardedRun(t *testing.T) {
 }
 
 // Up to five organisations: each is paired with acme, and takes its runs.
+//
+// Requirements: V1, O1.
 func TestUp_FiveOrganisations(t *testing.T) {
 	t.Parallel()
 	d := upDefault(t, "--orgs", "5", "--nodes", "1")

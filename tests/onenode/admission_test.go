@@ -31,6 +31,7 @@ func parallel(t *testing.T, n int, ask func(i int) (harness.Answer, error)) []ha
 	return answers
 }
 
+// Requirements: A1.
 func TestCreate_Idempotent(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -122,6 +123,8 @@ func cancelAll(t *testing.T, tn *harness.Tenant, ids []string) {
 
 // Of a hundred creates at once exactly as many are admitted as there are slots; and a slot that was given back is there
 // again, each time.
+//
+// Requirements: A6, T4.
 func TestCreate_Slots(t *testing.T) {
 	t.Parallel()
 	quotas := harness.Wide()
@@ -149,6 +152,8 @@ func TestCreate_Slots(t *testing.T) {
 }
 
 // A tenant makes no more runs at once than its burst, and Retry-After says when to come again.
+//
+// Requirements: T4.
 func TestCreate_Rate(t *testing.T) {
 	t.Parallel()
 	quotas := harness.Wide()

@@ -13,6 +13,8 @@ import (
 )
 
 // The verifier finds whatever was done to a chain after it was written, and says at which record.
+//
+// Requirements: T5.
 func TestAudit_Verify(t *testing.T) {
 	t.Parallel()
 	d, tn := suite.Shared(t), suite.Tenant(t, nil)
@@ -71,6 +73,8 @@ func TestAudit_Verify(t *testing.T) {
 }
 
 // Each act has its record, in its tenant's chain alone.
+//
+// Requirements: V3, T5.
 func TestAudit_Records(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -107,6 +111,8 @@ func TestAudit_Records(t *testing.T) {
 }
 
 // A list of records can be narrowed, read in pages of any size and from either end; another tenant's isn't there.
+//
+// Requirements: T5.
 func TestAudit_Filters(t *testing.T) {
 	t.Parallel()
 	tn, other := suite.Tenant(t, nil), suite.Tenant(t, nil)

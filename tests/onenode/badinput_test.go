@@ -149,6 +149,8 @@ func chunks(r io.Reader) io.Reader {
 
 // Each mistake gets the error object, changes nothing, and costs no memory to speak of. It has a node for itself, since
 // it measures it.
+//
+// Requirements: Q3.
 func TestBadInput(t *testing.T) {
 	d := harness.Up(t, suite.Binary(t))
 	tn := harness.NewTenant(t, d.Admin(t), nil)

@@ -40,6 +40,8 @@ func books(t *testing.T, tn *harness.Tenant) int64 {
 }
 
 // However many calls come at once, no more is spent than the budget holds; what was answered is what the books say.
+//
+// Requirements: B6, T4, Q4.
 func TestBudget_Calls(t *testing.T) {
 	t.Parallel()
 	const budget = 200
@@ -75,6 +77,8 @@ func TestBudget_Calls(t *testing.T) {
 }
 
 // The same inside runs, whose model calls are reserved and settled with the journal.
+//
+// Requirements: B6, T4.
 func TestBudget_Runs(t *testing.T) {
 	t.Parallel()
 	const budget = 3000
@@ -111,6 +115,8 @@ func TestBudget_Runs(t *testing.T) {
 }
 
 // Every door to a model stands before the same budget.
+//
+// Requirements: B6.
 func TestBudget_EveryDoor(t *testing.T) {
 	t.Parallel()
 	tn := budgeted(t, 0)

@@ -11,6 +11,8 @@ import (
 
 // Guessing keys is slowed down by source; whoever has a good one never notices. It has a node for itself, since all of the
 // suite asks from one address.
+//
+// Requirements: T1, Q3.
 func TestDoor_BruteForce(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))
@@ -39,6 +41,8 @@ func TestDoor_BruteForce(t *testing.T) {
 }
 
 // A stream ends when its reader's key is taken away, though the run says nothing, and doesn't look whole.
+//
+// Requirements: T1.
 func TestDoor_RevokedReader(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -67,6 +71,8 @@ func TestDoor_RevokedReader(t *testing.T) {
 }
 
 // A cancel under an idempotency key is one cancel, also when the run has ended by it.
+//
+// Requirements: A1.
 func TestDoor_CancelOnce(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -109,6 +115,8 @@ func TestDoor_ClusterOnce(t *testing.T) {
 }
 
 // Fields that nobody knows are ignored at every door; those that a format has and the node can't honour are refused by name.
+//
+// Requirements: V4.
 func TestDoor_UnknownFields(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -127,6 +135,8 @@ func TestDoor_UnknownFields(t *testing.T) {
 }
 
 // The same call under one request_id is billed once; another call under it is another.
+//
+// Requirements: B5.
 func TestDoor_BilledOnce(t *testing.T) {
 	t.Parallel()
 	invoke := func(text, id string) string {
@@ -191,6 +201,8 @@ func TestDoor_Cursors(t *testing.T) {
 }
 
 // A node says what it can do for who asks, the same under both names, with a digest of it.
+//
+// Requirements: P9.
 func TestDoor_Capabilities(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)

@@ -12,6 +12,8 @@ import (
 )
 
 // The fetch tool asks nothing of this machine or its network, in whatever notation the address comes.
+//
+// Requirements: A4, Q3.
 func TestFetch_Private(t *testing.T) {
 	t.Parallel()
 	var met atomic.Int64
@@ -66,6 +68,8 @@ func TestFetch_Private(t *testing.T) {
 }
 
 // A reader that doesn't read is cut off and harms nobody; when it comes back it gets the rest.
+//
+// Requirements: Q3.
 func TestStream_SlowReader(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)

@@ -65,6 +65,8 @@ func TestHeaders_Correlation(t *testing.T) {
 }
 
 // A trace goes on in the run's events; one that is none is replaced and never refused.
+//
+// Requirements: M2.
 func TestHeaders_Traceparent(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -96,6 +98,8 @@ func TestHeaders_Problem(t *testing.T) {
 }
 
 // A caller reads what it wrote, and may demand an index.
+//
+// Requirements: N3.
 func TestHeaders_Index(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)

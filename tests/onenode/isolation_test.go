@@ -24,6 +24,8 @@ func anonymous(a harness.Answer, ids ...string) string {
 
 // What is another tenant's answers like what nobody has: the same status, the same body, on every path that takes an id;
 // and to its owner the same path gives it.
+//
+// Requirements: T2, Q3, Q4.
 func TestIsolation_Objects(t *testing.T) {
 	t.Parallel()
 	alice, bob := suite.Tenant(t, nil), suite.Tenant(t, nil)
@@ -94,6 +96,8 @@ func headerNames(a harness.Answer) []string {
 }
 
 // Another tenant's idempotency key names nothing here.
+//
+// Requirements: T2, Q3.
 func TestIsolation_IdempotencyKey(t *testing.T) {
 	t.Parallel()
 	alice, bob := suite.Tenant(t, nil), suite.Tenant(t, nil)
@@ -108,6 +112,8 @@ func TestIsolation_IdempotencyKey(t *testing.T) {
 }
 
 // The tenant comes from the credential, and from nothing else that a request says.
+//
+// Requirements: T1, Q3.
 func TestIsolation_TenantConfusion(t *testing.T) {
 	t.Parallel()
 	alice, bob := suite.Tenant(t, nil), suite.Tenant(t, nil)
@@ -134,6 +140,8 @@ func TestIsolation_TenantConfusion(t *testing.T) {
 
 // No credential or a wrong one is 401; a credential without the scope is 403; and each refusal stands in the audit within
 // three seconds, without the secret.
+//
+// Requirements: T1, T5.
 func TestAuth_Refusals(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -176,6 +184,8 @@ func TestAuth_Refusals(t *testing.T) {
 }
 
 // A key can be turned over, with both valid for a while, and taken away at once; a disabled tenant is closed.
+//
+// Requirements: T1.
 func TestAuth_KeyLife(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -217,6 +227,8 @@ func TestAuth_KeyLife(t *testing.T) {
 }
 
 // A tenant's objects carry its id, and the tenant's record keeps what it was given.
+//
+// Requirements: V3.
 func TestTenant_Roundtrip(t *testing.T) {
 	t.Parallel()
 	quotas := harness.Wide()

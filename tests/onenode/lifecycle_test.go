@@ -16,6 +16,8 @@ import (
 
 // SIGTERM under load: not ready first, streams end politely, gone within 30 s; and what was acknowledged goes on after
 // the next start.
+//
+// Requirements: N5, Q3.
 func TestStop_UnderLoad(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))
@@ -92,6 +94,8 @@ func TestStop_UnderLoad(t *testing.T) {
 }
 
 // While a node drains it says that it isn't ready, as long as it answers at all.
+//
+// Requirements: N5.
 func TestStop_ReadinessFirst(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))
@@ -132,6 +136,8 @@ func TestStop_ReadinessFirst(t *testing.T) {
 
 // Clients that don't let go (one sends half a head, one half a body, one reads nothing of a stream that is full) don't hold
 // up the stop.
+//
+// Requirements: N5.
 func TestStop_RudeClients(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))

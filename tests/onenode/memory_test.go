@@ -10,6 +10,8 @@ import (
 )
 
 // Memory is a tenant's own: put, get, replaced, deleted, found by words and by meaning.
+//
+// Requirements: A5.
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	tn, other := suite.Tenant(t, nil), suite.Tenant(t, nil)
@@ -49,6 +51,8 @@ func TestMemory(t *testing.T) {
 }
 
 // The byte quota holds however many write at once, and bytes that were freed can be used again.
+//
+// Requirements: A5, T4.
 func TestMemory_Quota(t *testing.T) {
 	t.Parallel()
 	quotas := harness.Wide()

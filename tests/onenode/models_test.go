@@ -20,6 +20,7 @@ func chatBody(text string, extra map[string]any) map[string]any {
 	return b
 }
 
+// Requirements: B1.
 func TestChat_Whole(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -80,6 +81,7 @@ func sseData(t *testing.T, tn *harness.Tenant, body map[string]any) (data []stri
 	return data, s.End()
 }
 
+// Requirements: B1.
 func TestChat_Streamed(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -119,6 +121,8 @@ func TestChat_Streamed(t *testing.T) {
 }
 
 // Tool calls in the OpenAI dialect, whole and streamed.
+//
+// Requirements: B1.
 func TestChat_ToolCall(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -148,6 +152,7 @@ func TestChat_ToolCall(t *testing.T) {
 	}
 }
 
+// Requirements: B1.
 func TestEmbeddings(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -199,6 +204,7 @@ func TestEmbeddings(t *testing.T) {
 	refused(t, tn.Do(t, "POST", "/v1/embeddings", map[string]any{"model": "builtin/none", "input": "x"}), 404, "not_found")
 }
 
+// Requirements: B1.
 func TestModels(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)

@@ -9,6 +9,8 @@ import (
 )
 
 // A tenant's own ruleset governs its calls and its runs from the moment it's put, and nobody else's.
+//
+// Requirements: B4.
 func TestPolicy_Rulesets(t *testing.T) {
 	t.Parallel()
 	tn, other := suite.Tenant(t, nil), suite.Tenant(t, nil)
@@ -83,6 +85,8 @@ func TestPolicy_Rulesets(t *testing.T) {
 
 // The operator's price list holds from the moment it's put, and after a crash. It has a node for itself: prices are the
 // same for everybody.
+//
+// Requirements: B5.
 func TestPrices(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))

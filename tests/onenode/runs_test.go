@@ -12,6 +12,8 @@ import (
 )
 
 // The whole life of the smallest run: what the record says is what the journal says.
+//
+// Requirements: A1, A2.
 func TestRun_Echo(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -101,6 +103,7 @@ func checkUsage(t *testing.T, run harness.Answer, events []harness.Event) {
 	}
 }
 
+// Requirements: A2, A4.
 func TestRun_Tools(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -151,6 +154,8 @@ func TestRun_Tools(t *testing.T) {
 }
 
 // A tool that the request denies is not called, whatever the model asks for.
+//
+// Requirements: A4.
 func TestRun_ToolDenied(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -174,6 +179,7 @@ func TestRun_ToolDenied(t *testing.T) {
 	}
 }
 
+// Requirements: A1.
 func TestRun_Cancel(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -212,6 +218,8 @@ func TestRun_Cancel(t *testing.T) {
 }
 
 // A cancel and a completion meet at random moments: one of them wins, and the record and the journal agree which.
+//
+// Requirements: A1, Q3.
 func TestRun_CancelRace(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -234,6 +242,7 @@ func TestRun_CancelRace(t *testing.T) {
 	}
 }
 
+// Requirements: A1.
 func TestRun_Limits(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -290,6 +299,7 @@ func TestRun_LongOutput(t *testing.T) {
 	}
 }
 
+// Requirements: A1.
 func TestRun_List(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -346,6 +356,7 @@ func TestRun_List(t *testing.T) {
 	refused(t, other.Do(t, "GET", "/v1/runs?cursor="+cursor, nil), 400, "invalid_request")
 }
 
+// Requirements: A1.
 func TestRun_DryRun(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)

@@ -36,6 +36,8 @@ func find(t *testing.T, text string, dirs ...string) (files []string) {
 
 // Keys lie in the data directory as hashes only, and secrets that pass through the node stay out of its logs, audit,
 // metrics and reports.
+//
+// Requirements: T1, T6.
 func TestSecrets_AtRest(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))
@@ -99,6 +101,8 @@ func mode(t *testing.T, path string) fs.FileMode {
 }
 
 // Nobody else on the machine can look into the data directory or take a key.
+//
+// Requirements: T6.
 func TestSecrets_Modes(t *testing.T) {
 	t.Parallel()
 	d := suite.Shared(t)

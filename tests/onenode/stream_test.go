@@ -72,6 +72,8 @@ func TestStream_Head(t *testing.T) {
 }
 
 // A reader who has seen k events gets k+1 and the rest, once each, whatever k is and however it says so.
+//
+// Requirements: A1.
 func TestStream_Resume(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -101,6 +103,8 @@ func TestStream_Resume(t *testing.T) {
 }
 
 // The same, while the run is still going on: readers break off and come back in mid-run, many at once.
+//
+// Requirements: A1.
 func TestStream_ResumeLive(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -154,6 +158,8 @@ func TestStream_ResumeLive(t *testing.T) {
 }
 
 // Closing the viewer cancels nothing.
+//
+// Requirements: A1.
 func TestStream_ViewerLeaves(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)
@@ -237,6 +243,8 @@ func TestStream_Deltas(t *testing.T) {
 }
 
 // What a user writes can't forge a frame or a line.
+//
+// Requirements: Q3.
 func TestStream_Injection(t *testing.T) {
 	t.Parallel()
 	tn := suite.Tenant(t, nil)

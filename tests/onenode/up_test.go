@@ -13,6 +13,8 @@ import (
 )
 
 // The first hour with the product: up, a first run, up again, status, validate, redeploy, nuke.
+//
+// Requirements: V1, N1, O1, O2, O3, O4, O6, Q4.
 func TestUp_FirstHour(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))
@@ -126,6 +128,8 @@ func nuke(t *testing.T, d *harness.Deployment) {
 }
 
 // validate says so when something is broken: a check that can't fail would check nothing.
+//
+// Requirements: O5, Q4.
 func TestValidate_Broken(t *testing.T) {
 	t.Parallel()
 	d := harness.Up(t, suite.Binary(t))
@@ -146,6 +150,8 @@ func TestValidate_Broken(t *testing.T) {
 }
 
 // The command line tells success from failure: a run that failed, a run that isn't there, a stream that was cut.
+//
+// Requirements: O1.
 func TestCLI_ExitCodes(t *testing.T) {
 	t.Parallel()
 	d := suite.Shared(t)

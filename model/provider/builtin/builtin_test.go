@@ -13,6 +13,7 @@ import (
 	"github.com/nexixai/agentos/model/provider/builtin"
 )
 
+// Requirements: A3, B2, Q2.
 func TestProvider_Conformance(t *testing.T) {
 	modeltest.Conformance(t, func(*testing.T) modeltest.Subject {
 		return modeltest.Subject{Provider: builtin.New(), ChatModel: builtin.Echo, EmbedModel: builtin.Embed}

@@ -21,6 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// Requirements: A3, B2, Q2.
 func TestProvider_Conformance(t *testing.T) {
 	modeltest.Conformance(t, func(t *testing.T) modeltest.Subject {
 		_, server := MustStub(t)
