@@ -156,6 +156,11 @@ func (c *call) reply(status int, members ...member) error {
 // replyRaw answers with bytes.
 func (c *call) replyRaw(status int, kind string, b []byte) error {
 	c.outHeaders()
+	return c.write(status, kind, b)
+}
+
+// write answers with bytes, under headers that are set.
+func (c *call) write(status int, kind string, b []byte) error {
 	h := c.w.Header()
 	h.Set("Content-Type", kind)
 	h.Set("Content-Length", strconv.Itoa(len(b)))

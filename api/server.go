@@ -106,6 +106,7 @@ type Server struct {
 	// federation is the door of other organisations' nodes.
 	federation *router
 	routes     []Route
+	pages      map[string]*page // by their path
 	streams    *streams
 	bodies     atomic.Int64 // what is taken of Options.BodyRoom
 	draining   atomic.Bool
@@ -123,8 +124,12 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{o: o, log: o.Logger, streams: newStreams()}
+	var err error
+	if s.pages, err = loadPages(); err != nil {
+		return nil, err
+	}
 	s.routes = s.table()
-	var public, admin []Route
+	public, admin := s.pageRoutes(), s.pageRoutes()
 	for _, r := range s.routes {
 		if !r.Admin || !o.AdminApart {
 			public = append(public, r)
@@ -133,7 +138,6 @@ func New(o Options) (*Server, error) {
 			admin = append(admin, r)
 		}
 	}
-	var err error
 	if s.public, err = newRouter(public); err != nil {
 		return nil, err
 	}
@@ -157,7 +161,7 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// Routes lists what is served, as data.
+// Routes lists what is served, as data: the operations of the contract, and not the pages that tell of them.
 func (s *Server) Routes() []Route { return s.routes }
 
 // Handler serves the public door.

@@ -61,7 +61,7 @@ func (rt *router) add(r *Route) (err error) {
 		tree.RedirectTrailingSlash, tree.RedirectFixedPath, tree.HandleMethodNotAllowed = false, false, false
 		rt.trees[verb] = tree
 	}
-	pattern := strings.NewReplacer("{model_id}", "*model_id", "{", ":", "}", "").Replace(path)
+	pattern := strings.NewReplacer("{model_id}", "*model_id", "{name}.yaml", ":name", "{", ":", "}", "").Replace(path)
 	tree.Handle(r.Method, pattern, func(w http.ResponseWriter, _ *http.Request, ps httprouter.Params) {
 		m := w.(*match)
 		m.route, m.params = r, ps

@@ -28,6 +28,7 @@ var rooms = []struct{ name, why string }{
 	{"agent", "Stack A must not see peers or the door: it never knows who listens, or where a run was asked for"},
 	{"peer", "others are reached through trust and grants; they must not reach into the door"},
 	{"web", "pages show what they are given"},
+	{"docs", "the contracts say what is served; they must not ask how"},
 	{"api", "the door calls inward; nothing inside knows HTTP"},
 	{"node", "wiring knows every room; a room that knew the wiring could not be tested alone"},
 	{"cmd", "hands only parse and print"},

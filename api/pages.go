@@ -1,0 +1,166 @@
+package api
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+
+	"github.com/nexixai/agentos/docs"
+	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/web/apidocs"
+)
+
+// page is a file for people and programs to read, the same for everybody who asks.
+type page struct {
+	kind string // its media type
+	etag string // without quotes
+	// gzip is set when the file is kept compressed; whole then takes it apart when somebody first needs that.
+	gzip  []byte
+	whole func() ([]byte, error)
+}
+
+// pageRoutes are the routes of the pages. They are no operations of the contract, and so in no document.
+func (s *Server) pageRoutes() []Route {
+	var routes []Route
+	for _, template := range []string{"/openapi/{name}.yaml", "/openapi/{name}/examples/{file}", "/docs/", "/docs/{file}"} {
+		routes = append(routes, Route{Method: http.MethodGet, Template: template, Open: true, serve: (*call).readPage})
+	}
+	return append(routes, Route{Method: http.MethodGet, Template: "/docs", Open: true, serve: (*call).toDocs})
+}
+
+// loadPages returns the pages by their path.
+func loadPages() (map[string]*page, error) {
+	pages := make(map[string]*page)
+	documents, err := docs.Files()
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	for name, text := range documents {
+		pages["/openapi/"+name] = newPage(name, text, nil)
+	}
+	files, err := apidocs.Files()
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	for _, f := range files {
+		pages["/docs/"+f.Name] = newPage(f.Name, f.Text, f.Gzip)
+	}
+	return pages, nil
+}
+
+// newPage makes a page of a file that is kept as text, or compressed.
+func newPage(name string, text, compressed []byte) *page {
+	sum := sha256.New()
+	sum.Write(text)
+	sum.Write(compressed)
+	p := &page{kind: pageKind(name), etag: hex.EncodeToString(sum.Sum(nil)[:16]), gzip: compressed}
+	p.whole = func() ([]byte, error) { return text, nil }
+	if compressed != nil {
+		p.whole = sync.OnceValues(func() ([]byte, error) {
+			r, err := gzip.NewReader(bytes.NewReader(compressed))
+			if err != nil {
+				return nil, fmt.Errorf("api: %s: %w", name, err)
+			}
+			return io.ReadAll(r)
+		})
+	}
+	return p
+}
+
+// pageKind is the media type of a page, by its name. Files without an ending are licences.
+func pageKind(name string) string {
+	switch path.Ext(name) {
+	case ".yaml":
+		return "application/yaml"
+	case ".json":
+		return "application/json"
+	case ".js":
+		return "text/javascript; charset=utf-8"
+	case ".css":
+		return "text/css; charset=utf-8"
+	case ".png":
+		return "image/png"
+	}
+	if name == "" {
+		return "text/html; charset=utf-8"
+	}
+	return "text/plain; charset=utf-8"
+}
+
+// readPage answers with the file at the request's path, in the form its reader takes, or says that the reader has it already.
+func (c *call) readPage() error {
+	p := c.s.pages[c.path]
+	if p == nil {
+		c.noted = true // nobody was denied anything
+		return fault.New(fault.NotFound, "There is nothing at this path.")
+	}
+	body, etag := p.gzip, p.etag
+	if p.gzip != nil && acceptsGzip(c.r.Header.Values("Accept-Encoding")) {
+		etag += "-gzip"
+	} else {
+		var err error
+		if body, err = p.whole(); err != nil {
+			return err
+		}
+	}
+	etag = `"` + etag + `"`
+	c.outHeaders()
+	h := c.w.Header()
+	h.Set("Cache-Control", "no-cache") // kept, and asked for again by its tag
+	h.Set("ETag", etag)
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Content-Security-Policy", apidocs.Policy)
+	if p.gzip != nil {
+		h.Set("Vary", "Accept-Encoding")
+	}
+	if holds(c.r.Header.Values("If-None-Match"), etag) {
+		c.wrote, c.status = true, http.StatusNotModified
+		c.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if strings.HasSuffix(etag, `-gzip"`) {
+		h.Set("Content-Encoding", "gzip")
+	}
+	return c.write(http.StatusOK, p.kind, body)
+}
+
+// toDocs leads to the page at its one name, below which its files lie.
+func (c *call) toDocs() error {
+	c.outHeaders()
+	c.w.Header().Set("Location", "docs/") // relative, so that it holds behind a prefix too
+	return c.write(http.StatusPermanentRedirect, "text/plain; charset=utf-8", []byte("The page is at docs/.\n"))
+}
+
+// acceptsGzip reports whether a reader who sends this Accept-Encoding takes gzip (RFC 9110, section 12.5.3).
+func acceptsGzip(accept []string) bool {
+	any := false
+	for _, part := range strings.Split(strings.Join(accept, ","), ",") {
+		coding, weight, _ := strings.Cut(part, ";")
+		_, q, _ := strings.Cut(strings.ReplaceAll(weight, " ", ""), "=")
+		refused := q != "" && strings.Trim(q, "0.") == ""
+		switch coding = strings.TrimSpace(coding); {
+		case strings.EqualFold(coding, "gzip"), strings.EqualFold(coding, "x-gzip"):
+			return !refused
+		case coding == "*":
+			any = !refused
+		}
+	}
+	return any
+}
+
+// holds reports whether a reader who sends this If-None-Match has what the tag names (RFC 9110, section 13.1.2).
+func holds(tags []string, etag string) bool {
+	for _, tag := range strings.Split(strings.Join(tags, ","), ",") {
+		if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+			return true
+		}
+	}
+	return false
+}

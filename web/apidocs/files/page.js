@@ -1,0 +1,24 @@
+"use strict";
+// Shows the document that the address names (?document=stack-b), and goes to another when one is chosen.
+(() => {
+  const choice = document.getElementById("document");
+  const wanted = new URLSearchParams(location.search).get("document");
+  if ([...choice.options].some((option) => option.value === wanted)) {
+    choice.value = wanted;
+  }
+  choice.addEventListener("change", () => {
+    location.assign("?document=" + encodeURIComponent(choice.value));
+  });
+  const url = new URL("../openapi/" + choice.value + ".yaml", location.href).href;
+  document.getElementById("source").href = url;
+  SwaggerUIBundle({
+    url,
+    dom_id: "#page",
+    deepLinking: true,
+    docExpansion: "list",
+    defaultModelsExpandDepth: 0,
+    persistAuthorization: false, // a key is forgotten with the page
+    queryConfigEnabled: false, // the address can't point the page, and a key typed into it, at another document
+    validatorUrl: null, // nobody else is asked whether the document is valid
+  });
+})();
