@@ -16,7 +16,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # small machine without starving the suites that watch the clock.
 TESTFLAGS ?= -race -shuffle=on -timeout 10m -p 2
 
-.PHONY: build up nuke test check fmt bench faults soak clean
+.PHONY: build up nuke test check fmt release-contract bench faults soak clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/agentos
@@ -40,6 +40,10 @@ check:
 
 fmt:
 	$(GO) run $(GOFUMPT) -l -w .
+
+# Copies docs/api to docs/api/released, unless that took something back that was promised.
+release-contract:
+	$(GO) test -count=1 ./tests/conformance -run Released -update
 
 # All of it takes ten to twenty minutes; ONLY=raft,gossip takes some measures only, ROUNDS=2 makes it shorter.
 bench: build
