@@ -8,7 +8,8 @@ import (
 	"github.com/nexixai/agentos/tests/conformance"
 )
 
-var update = flag.Bool("update", false, "copy the documents to docs/api/released")
+// update writes what the tests of this package compare with: go test ./tests/conformance -run NAME -update.
+var update = flag.Bool("update", false, "write docs/traceability.md and docs/api/released anew")
 
 // TestReleased_OnlyGrows compares the documents with every contract that was released. With -update the folder of the
 // current version is brought up to date first, unless something that stands there would break.
@@ -43,7 +44,9 @@ func TestBreaks_NameThePlace(t *testing.T) {
 		events = "thingsEvents (GET /v1/things/{thing_id}/events)"
 		named  = `name: {type: string, minLength: 1, maxLength: 10}`
 	)
-	check := func(_ testing.TB, tree conformance.Tree) []string { return conformance.Breaks(tree, "docs/api/released/v1.02") }
+	check := func(_ testing.TB, tree conformance.Tree) []string {
+		return conformance.Breaks(tree, "docs/api/released/v1.02")
+	}
 	seen(t, tree, check, []broken{
 		{"path", smallDoc, "/v1/things/{thing_id}/events:", "/v1/things/{thing_id}/stream:", []string{smallDoc, events}},
 		{"method", smallDoc, "    put:", "    post:", []string{put}},

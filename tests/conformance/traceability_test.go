@@ -1,7 +1,6 @@
 package conformance_test
 
 import (
-	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -16,8 +15,6 @@ import (
 
 	"github.com/nexixai/agentos/tests/harness"
 )
-
-var updateTraceability = flag.Bool("update", false, "write docs/traceability.md anew")
 
 const (
 	prsDoc          = "docs/product/agentos-prs/v1.02-prs.md"
@@ -66,7 +63,7 @@ func TestTraceability_document(t *testing.T) {
 		t.Error(p)
 	}
 	want := traceability(requirements, citations)
-	if *updateTraceability {
+	if *update {
 		if err := os.WriteFile(filepath.Join(root, traceabilityDoc), []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
