@@ -8,12 +8,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -39,11 +36,9 @@ const (
 )
 
 const (
+	// handshakeTimeout is for a call of this node's own; callers have the porter's.
 	handshakeTimeout = 5 * time.Second
-	// handshakes bounds how many strangers may be in the middle of a handshake at once.
-	handshakes = 256
-	backlog    = 64
-	// tellAgain is how often callers that are refused are told of again.
+	// tellAgain is how often joins that are refused are told of again.
 	tellAgain = time.Minute
 )
 
@@ -67,22 +62,16 @@ type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // Door is the open port. Safe for concurrent use.
 type Door struct {
-	o    Options
-	log  *zap.Logger
-	ln   net.Listener
-	addr net.Addr
-
-	conf  *tls.Config
-	rooms map[Protocol]*room
+	o        Options
+	log      *zap.Logger
+	addr     net.Addr
+	porter   *lobby.Porter
+	queues   map[Protocol]*lobby.Queue
+	refusals *zaplog.Repeats // of joins, in the log
 
 	mu     sync.Mutex
-	open   map[net.Conn]*x509.Certificate // proven peers, to be cut when they're removed
+	open   map[*peerConn]struct{}
 	closed bool
-
-	lobby    *lobby.Lobby
-	refusals *zaplog.Repeats
-	refused  atomic.Int64
-	wg       sync.WaitGroup
 }
 
 // Open listens and sorts connections by protocol until Close.
@@ -97,16 +86,28 @@ func Open(o Options) (*Door, error) {
 			return nil, fault.New(fault.Unavailable, "The cluster's door can't listen on TCP %s: %v.", o.Listen, err).With("service", "cluster").Because(err)
 		}
 	}
-	d := &Door{o: o, log: o.Logger, ln: ln, open: make(map[net.Conn]*x509.Certificate), lobby: lobby.New(handshakes), refusals: zaplog.NewRepeats(tellAgain)}
+	d := &Door{o: o, log: o.Logger, open: make(map[*peerConn]struct{}), refusals: zaplog.NewRepeats(tellAgain), queues: make(map[Protocol]*lobby.Queue)}
 	if d.addr = ln.Addr(); o.Advertise != "" {
 		d.addr = named(o.Advertise)
 	}
-	d.rooms = map[Protocol]*room{Raft: newRoom(d), Commands: newRoom(d), Talk: newRoom(d), Join: newRoom(d)}
-	member := o.Credentials.ClusterServer(o.Admit)
+	for _, p := range []Protocol{Raft, Commands, Talk, Join} {
+		d.queues[p] = lobby.NewQueue(d.addr)
+	}
+	conf := d.serverConfig()
+	d.porter = lobby.NewPorter(lobby.PorterOptions{
+		Listener: ln, Door: "cluster door", Welcome: d.welcome, Logger: o.Logger,
+		Server: func(conn net.Conn) *tls.Conn { return tls.Server(conn, conf) },
+	})
+	return d, nil
+}
+
+// serverConfig asks members for their certificate, and those who join for none.
+func (d *Door) serverConfig() *tls.Config {
+	member := d.o.Credentials.ClusterServer(d.o.Admit)
 	member.NextProtos = []string{string(Raft), string(Commands), string(Talk)}
-	joiner := o.Credentials.JoinServer()
+	joiner := d.o.Credentials.JoinServer()
 	joiner.NextProtos = []string{string(Join)}
-	d.conf = &tls.Config{
+	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if len(hello.SupportedProtos) != 1 {
@@ -121,8 +122,6 @@ func Open(o Options) (*Door, error) {
 			return nil, fault.New(fault.Unauthorized, "Unknown protocol at the cluster's door.")
 		},
 	}
-	d.wg.Go(d.accept)
-	return d, nil
 }
 
 // Expired reports whether this node's own certificate no longer holds.
@@ -132,95 +131,40 @@ func (d *Door) Expired() bool { return time.Now().After(d.o.Credentials.Leaf().N
 func (d *Door) Addr() string { return d.addr.String() }
 
 // Listener yields the connections of one protocol.
-func (d *Door) Listener(p Protocol) net.Listener { return d.rooms[p] }
+func (d *Door) Listener(p Protocol) net.Listener { return d.queues[p] }
 
-func (d *Door) accept() {
-	for {
-		conn, err := d.ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // out of descriptors, say; the pause keeps the loop from spinning until some are free
-			d.log.Warn("cluster door accept failed", zap.Error(err))
-			time.Sleep(50 * time.Millisecond)
-			continue
-		}
-		leave, crowded := d.lobby.Enter(conn)
-		if crowded {
-			d.refused.Add(1)
-		}
-		d.wg.Go(func() { d.greet(conn, leave) })
-	}
-}
-
-func (d *Door) greet(conn net.Conn, leave func()) {
-	defer leave()
-	t := tls.Server(conn, d.conf)
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
-	defer cancel()
-	if err := t.HandshakeContext(ctx); err != nil {
-		d.turnAway(conn.RemoteAddr(), err)
-		dismiss(conn)
-		return
-	}
-	leave() // it has proven itself, or that it has nothing to prove
+// welcome sorts a caller whose handshake is done by its protocol.
+func (d *Door) welcome(t *tls.Conn) error {
 	state := t.ConnectionState()
-	var leaf *x509.Certificate
+	tracked := &peerConn{Conn: t, door: d}
 	if len(state.PeerCertificates) > 0 {
-		leaf = state.PeerCertificates[0]
+		tracked.leaf = state.PeerCertificates[0]
 	}
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
-		_ = conn.Close()
-		return
+		_ = t.Close()
+		return nil
 	}
-	tracked := &peerConn{Conn: t, door: d, leaf: leaf}
-	d.open[tracked] = leaf
+	d.open[tracked] = struct{}{}
 	d.mu.Unlock()
-	if !d.rooms[Protocol(state.NegotiatedProtocol)].put(tracked) {
-		_ = tracked.Close()
-	}
-}
-
-// turnAway tells of a caller that was refused: the first of each host, and then once a minute how many there were.
-func (d *Door) turnAway(remote net.Addr, why error) {
-	d.refused.Add(1)
-	host, _, err := net.SplitHostPort(remote.String())
-	if err != nil {
-		host = remote.String()
-	}
-	left, tell := d.refusals.Tell(host)
-	if !tell {
-		return
-	}
-	d.log.Warn("cluster door refused a caller", zap.String("remote", remote.String()), zap.Int("left_out", left), zap.Error(why))
+	d.queues[Protocol(state.NegotiatedProtocol)].Put(tracked)
+	return nil
 }
 
 // Refused is how many callers were turned away since the door was opened.
-func (d *Door) Refused() int64 { return d.refused.Load() }
-
-// dismiss closes a connection so that the other side reads why: closing it with unread bytes would reset it, and the TLS
-// alert would be lost on the way.
-func dismiss(conn net.Conn) {
-	defer conn.Close()
-	t, ok := conn.(*net.TCPConn)
-	if !ok || t.SetDeadline(time.Now().Add(500*time.Millisecond)) != nil || t.CloseWrite() != nil {
-		return
-	}
-	_, _ = io.CopyN(io.Discard, t, firstRead)
-}
+func (d *Door) Refused() int64 { return d.porter.Refused() }
 
 // Cut closes every open connection whose peer admit now refuses: a member was removed.
 func (d *Door) Cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for conn, leaf := range d.open {
-		if leaf == nil || d.o.Admit == nil {
+	for conn := range d.open {
+		if conn.leaf == nil || d.o.Admit == nil {
 			continue
 		}
-		if who, err := trust.IDOf(leaf); err != nil || d.o.Admit(who, leaf) != nil {
-			_ = conn.(*peerConn).Conn.Close()
+		if who, err := trust.IDOf(conn.leaf); err != nil || d.o.Admit(who, conn.leaf) != nil {
+			_ = conn.Conn.Close()
 		}
 	}
 }
@@ -267,17 +211,16 @@ func (d Dial) dial(ctx context.Context, addr string, conf *tls.Config) (net.Conn
 
 // Close closes the door, and every connection that came through it.
 func (d *Door) Close() error {
-	err := d.ln.Close()
 	d.mu.Lock()
 	d.closed = true
 	for conn := range d.open {
-		_ = conn.(*peerConn).Conn.Close()
+		_ = conn.Conn.Close()
 	}
 	d.mu.Unlock()
-	for _, r := range d.rooms {
-		_ = r.Close()
+	err := d.porter.Close()
+	for _, q := range d.queues {
+		_ = q.Close()
 	}
-	d.wg.Wait()
 	return err
 }
 
@@ -300,43 +243,3 @@ func (c *peerConn) Close() error {
 	c.door.mu.Unlock()
 	return c.Conn.Close()
 }
-
-// room is the net.Listener of one protocol.
-type room struct {
-	door  *Door
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-var _ net.Listener = (*room)(nil)
-
-func newRoom(d *Door) *room {
-	return &room{door: d, conns: make(chan net.Conn, backlog), done: make(chan struct{})}
-}
-
-func (r *room) put(c net.Conn) bool {
-	select {
-	case <-r.done:
-		return false
-	default:
-	}
-	select {
-	case r.conns <- c:
-		return true
-	default:
-		return false // nobody takes them: better refused than waiting unheard
-	}
-}
-
-func (r *room) Accept() (net.Conn, error) {
-	select {
-	case c := <-r.conns:
-		return c, nil
-	case <-r.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (r *room) Close() error   { r.once.Do(func() { close(r.done) }); return nil }
-func (r *room) Addr() net.Addr { return r.door.addr }

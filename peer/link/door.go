@@ -1,16 +1,13 @@
 package link
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"maps"
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,16 +19,8 @@ import (
 	"github.com/nexixai/agentos/tenancy"
 )
 
-const (
-	handshakeTimeout = 5 * time.Second
-	// handshakes bounds how many strangers may be in the middle of a handshake at once.
-	handshakes = 256
-	backlog    = 64
-	// tellAgain is how often callers that are refused are told of again.
-	tellAgain = time.Minute
-	// noteAgain is how often the same caller, refused for the same reason, is in the audit again.
-	noteAgain = time.Hour
-)
+// noteAgain is how often the same caller, refused for the same reason, is in the audit again.
+const noteAgain = time.Hour
 
 // DoorOptions says how to open a federation door.
 type DoorOptions struct {
@@ -49,21 +38,15 @@ type DoorOptions struct {
 // organisations, proven, and of callers without a certificate. Why somebody was refused is for this side's log and audit;
 // the other side sees that its certificate is bad, and no more. Safe for concurrent use.
 type Door struct {
-	o     DoorOptions
-	log   *zap.Logger
-	conf  *tls.Config
-	conns chan net.Conn
-	done  chan struct{}
+	o      DoorOptions
+	log    *zap.Logger
+	porter *lobby.Porter
+	queue  *lobby.Queue
+	noted  *zaplog.Repeats // in the audit
 
 	mu     sync.Mutex
 	open   map[*tracked]struct{}
 	closed bool
-
-	lobby    *lobby.Lobby
-	refusals *zaplog.Repeats // in the log
-	noted    *zaplog.Repeats // in the audit
-	refused  atomic.Int64
-	wg       sync.WaitGroup
 }
 
 var _ net.Listener = (*Door)(nil)
@@ -89,49 +72,37 @@ func OpenDoor(o DoorOptions) *Door {
 		o.Logger = zap.NewNop()
 	}
 	d := &Door{
-		o: o, log: o.Logger, conf: o.Credentials.FederationServer(o.Bundles, nil), conns: make(chan net.Conn, backlog), done: make(chan struct{}),
-		open: make(map[*tracked]struct{}), lobby: lobby.New(handshakes), refusals: zaplog.NewRepeats(tellAgain), noted: zaplog.NewRepeats(noteAgain),
+		o: o, log: o.Logger, queue: lobby.NewQueue(o.Listener.Addr()), noted: zaplog.NewRepeats(noteAgain), open: make(map[*tracked]struct{}),
 	}
-	d.wg.Go(d.accept)
+	conf := o.Credentials.FederationServer(o.Bundles, nil)
+	d.porter = lobby.NewPorter(lobby.PorterOptions{
+		Listener: o.Listener, Door: "federation door", Welcome: d.welcome, Refused: d.note, Logger: o.Logger,
+		Server: func(conn net.Conn) *tls.Conn { return tls.Server(&tracked{Conn: conn, door: d}, conf) },
+	})
 	return d
 }
 
 // Refused is how many callers were turned away since the door was opened.
-func (d *Door) Refused() int64 { return d.refused.Load() }
+func (d *Door) Refused() int64 { return d.porter.Refused() }
 
 // Addr implements net.Listener.
-func (d *Door) Addr() net.Addr { return d.o.Listener.Addr() }
+func (d *Door) Addr() net.Addr { return d.queue.Addr() }
 
 // Accept implements net.Listener. The connections are *tls.Conn.
-func (d *Door) Accept() (net.Conn, error) {
-	select {
-	case c := <-d.conns:
-		return c, nil
-	case <-d.done:
-		return nil, net.ErrClosed
-	}
-}
+func (d *Door) Accept() (net.Conn, error) { return d.queue.Accept() }
 
 // Close implements net.Listener. Connections that were yielded live on; see Cut.
 func (d *Door) Close() error {
 	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
-		return nil
-	}
+	closed := d.closed
 	d.closed = true
 	d.mu.Unlock()
-	close(d.done)
-	err := d.o.Listener.Close()
-	d.wg.Wait()
-	for {
-		select {
-		case c := <-d.conns:
-			_ = c.Close()
-		default:
-			return err
-		}
+	if closed {
+		return nil
 	}
+	err := d.porter.Close()
+	_ = d.queue.Close()
+	return err
 }
 
 // Cut closes the connections whose certificates the bundles of now don't vouch for: of a peering that isn't in force, and of
@@ -155,87 +126,34 @@ func (d *Door) Cut(kept trust.Bundles) {
 	}
 }
 
-func (d *Door) accept() {
-	for {
-		conn, err := d.o.Listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // out of descriptors, say; the pause keeps the loop from spinning until some are free
-			d.log.Warn("federation door accept failed", zap.Error(err))
-			select {
-			case <-d.done:
-				return
-			case <-time.After(50 * time.Millisecond):
-			}
-			continue
-		}
-		leave, crowded := d.lobby.Enter(conn)
-		if crowded {
-			d.refused.Add(1)
-		}
-		d.wg.Go(func() { d.greet(conn, leave) })
-	}
-}
-
-func (d *Door) greet(conn net.Conn, leave func()) {
-	defer leave()
-	raw := &tracked{Conn: conn, door: d}
-	t := tls.Server(raw, d.conf)
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
-	defer cancel()
-	if err := t.HandshakeContext(ctx); err != nil {
-		d.turnAway(conn, err)
-		dismiss(conn)
-		return
-	}
-	leave() // it has proven itself, or that it has nothing to prove
-	var leaf *x509.Certificate
+// welcome yields a caller whose handshake is done.
+func (d *Door) welcome(t *tls.Conn) error {
+	raw := t.NetConn().(*tracked)
 	if shown := t.ConnectionState().PeerCertificates; len(shown) > 0 {
-		leaf = shown[0]
-		raw.who, _ = trust.IDOf(leaf) // the handshake has proven it
-		raw.leaf = leaf
+		raw.leaf = shown[0]
+		raw.who, _ = trust.IDOf(raw.leaf) // the handshake has proven it
 	}
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
 		_ = t.Close()
-		return
+		return nil
 	}
 	d.open[raw] = struct{}{}
 	d.mu.Unlock()
 	// From here on Cut finds it. What was cut off between the handshake and here is not let in either.
-	if leaf != nil {
-		if _, err := trust.VerifyPeer(leaf, d.o.Bundles, time.Now()); err != nil {
-			d.turnAway(conn, err)
-			_ = t.Close()
-			return
+	if raw.leaf != nil {
+		if _, err := trust.VerifyPeer(raw.leaf, d.o.Bundles, time.Now()); err != nil {
+			return err
 		}
 	}
-	select {
-	case d.conns <- t:
-	default:
-		_ = t.Close() // nobody takes them: better refused than waiting unheard
-	}
+	d.queue.Put(t)
+	return nil
 }
 
-// turnAway tells of a caller that was refused: the first of each host and reason, and then once a minute how many there
-// were.
-func (d *Door) turnAway(conn net.Conn, why error) {
-	d.refused.Add(1)
-	remote := conn.RemoteAddr().String()
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
+// note puts a caller that was refused in the audit.
+func (d *Door) note(host string, why error) {
 	f, identified := errors.AsType[*fault.Error](why)
-	line := host
-	if identified {
-		line += " " + string(f.Code)
-	}
-	if left, tell := d.refusals.Tell(line); tell {
-		d.log.Warn("federation door refused a caller", zap.String("protocol", "TLS"), zap.String("remote", remote), zap.Stringer("local", d.Addr()), zap.Int("left_out", left), zap.Error(why))
-	}
 	if d.o.Denials == nil || !identified { // what isn't TLS, or broke off, was no attempt to be somebody
 		return
 	}
@@ -247,15 +165,4 @@ func (d *Door) turnAway(conn net.Conn, why error) {
 		Principal: "anonymous", Action: "federation.connect", Resource: "federation", Outcome: string(f.Code),
 		Details: map[string]any{"source": host, "reason": f.Message, "left_out": left, "protocol": "TLS", "address": d.Addr().String()},
 	})
-}
-
-// dismiss closes a connection so that the other side reads why: closing it with unread bytes would reset it, and the TLS
-// alert would be lost on the way.
-func dismiss(conn net.Conn) {
-	defer conn.Close()
-	t, ok := conn.(*net.TCPConn)
-	if !ok || t.SetDeadline(time.Now().Add(500*time.Millisecond)) != nil || t.CloseWrite() != nil {
-		return
-	}
-	_, _ = io.CopyN(io.Discard, t, 16<<10)
 }

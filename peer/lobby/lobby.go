@@ -1,10 +1,3 @@
-// Package lobby is where callers wait who have not proven who they are: the connections of a door that are in the middle of
-// their handshake.
-//
-// Room: others. It imports nothing of the house.
-//
-// A lobby is never full to a newcomer. Who comes when it holds as many as it may makes the one who has waited longest go: a
-// caller that means it is through in a moment, and one that says nothing to keep the place is what has waited longest.
 package lobby
 
 import (
@@ -13,7 +6,9 @@ import (
 	"sync"
 )
 
-// Lobby holds connections. It's safe for concurrent use.
+// Lobby holds connections. It is never full to a newcomer: who comes when it holds as many as it may makes the one who has waited
+// longest go. A caller that means it is through in a moment, and one that says nothing to keep the place is what has waited
+// longest. It's safe for concurrent use.
 type Lobby struct {
 	most int
 
@@ -24,9 +19,9 @@ type Lobby struct {
 // New returns a lobby for at most most connections.
 func New(most int) *Lobby { return &Lobby{most: most, waits: list.New()} }
 
-// Enter takes conn in, and closes the one who has waited longest when there are too many: crowded says that it did. leave is
-// called once, when conn has proven itself or is given up.
-func (l *Lobby) Enter(conn net.Conn) (leave func(), crowded bool) {
+// Enter takes conn in, and closes the one who has waited longest when there are too many. leave is called when conn has proven
+// itself or is given up.
+func (l *Lobby) Enter(conn net.Conn) (leave func()) {
 	l.mu.Lock()
 	place := l.waits.PushBack(conn)
 	var out net.Conn
@@ -41,5 +36,5 @@ func (l *Lobby) Enter(conn net.Conn) (leave func(), crowded bool) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.waits.Remove(place) // harmless for one that was made to go
-	}, out != nil
+	}
 }

@@ -18,15 +18,18 @@ func (c *caller) Close() error { c.closed = true; return nil }
 func TestLobby_Enter(t *testing.T) {
 	l := lobby.New(2)
 	callers := []*caller{{}, {}, {}, {}}
-	leave, _ := l.Enter(callers[0])
-	if _, crowded := l.Enter(callers[1]); crowded {
+	leave := l.Enter(callers[0])
+	l.Enter(callers[1])
+	if callers[0].closed || callers[1].closed {
 		t.Error("two are too many for two places")
 	}
 	leave() // it has proven itself
-	if _, crowded := l.Enter(callers[2]); crowded || callers[0].closed {
+	l.Enter(callers[2])
+	if callers[0].closed || callers[1].closed {
 		t.Error("who has left still takes a place")
 	}
-	if _, crowded := l.Enter(callers[3]); !crowded || !callers[1].closed {
+	l.Enter(callers[3])
+	if !callers[1].closed {
 		t.Error("who has waited longest keeps its place against a newcomer")
 	}
 	if callers[2].closed || callers[3].closed {
