@@ -18,6 +18,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/peer/trust"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/tenancy"
 	"github.com/nexixai/agentos/tenancy/audit"
@@ -105,6 +106,7 @@ type Server struct {
 	admin  *router
 	// federation is the door of other organisations' nodes.
 	federation *router
+	reads      trust.ForwardReads
 	routes     []Route
 	pages      map[string]*page // by their path
 	streams    *streams

@@ -16,7 +16,6 @@ import (
 
 	"github.com/nexixai/agentos/agent/run"
 	"github.com/nexixai/agentos/internal/fault"
-	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust"
 	"github.com/nexixai/agentos/tenancy"
@@ -207,7 +206,7 @@ func (f *Forwarder) claims(it *run.Forward) trust.ForwardClaims {
 	}
 	c := trust.ForwardClaims{
 		Subject: it.Auth.Principal.ID, Audience: target.ClusterID, TenantID: target.TenantID, Scopes: scopes,
-		PolicyContext: it.Auth.PolicyContext, ID: id.New(id.Request), Hops: it.Hops,
+		PolicyContext: it.Auth.PolicyContext, Hops: it.Hops,
 	}
 	for _, hop := range it.Via { // who signs adds itself
 		c.Actors = append(c.Actors, trust.ForwardActor{Node: hop.Node, ClusterID: hop.ClusterID})

@@ -345,7 +345,7 @@ func (w *wire) Do(ctx context.Context, c forward.Call) (*http.Response, error) {
 func (w *wire) hear(ctx context.Context, c forward.Call) *http.Response {
 	claims := c.Claims
 	claims.Actors = append(claims.Actors, trust.ForwardActor{Node: "spiffe://acme.example/node/stk_acme_1", ClusterID: "clu_acme"})
-	claims.ExpiresAt = time.Now().Add(time.Minute)
+	claims.ID, claims.ExpiresAt = id.New(id.Request), time.Now().Add(time.Minute) // as whoever signs does
 	by := &forward.Caller{Peering: acmePeering, StackID: "stk_acme_1", Claims: &claims, Auth: &tenancy.Auth{
 		TenantID: tenantID, Principal: tenancy.Principal{ID: claims.Subject + "@acme.example", Type: tenancy.Service}, Scopes: claims.Scopes,
 	}}

@@ -194,14 +194,24 @@ func (s *ForwardSigner) Sign(c ForwardClaims, clusterID string, now time.Time) (
 // Not decided here, for it needs the store: whether the peering is active, whether the jti is new, what the grant allows,
 // and whether this cluster is among the actors.
 func VerifyForward(token string, leaf *x509.Certificate, audience string, now time.Time) (*ForwardClaims, error) {
-	c, err := verifyForward(token, leaf, audience, now)
+	w, err := proveForward(token, leaf)
 	if err != nil {
-		return nil, fault.New(fault.Unauthorized, "The forward token is not acceptable.").Because(err)
+		return nil, unacceptable(err)
 	}
-	return c, nil
+	c, err := w.check(leaf, audience, now)
+	return c, unacceptable(err)
 }
 
-func verifyForward(token string, leaf *x509.Certificate, audience string, now time.Time) (*ForwardClaims, error) {
+// unacceptable keeps the cause for the log and the audit.
+func unacceptable(cause error) error {
+	if cause == nil {
+		return nil
+	}
+	return fault.New(fault.Unauthorized, "The forward token is not acceptable.").Because(cause)
+}
+
+// proveForward reads what a token says that is signed with the key of leaf.
+func proveForward(token string, leaf *x509.Certificate) (*forwardWire, error) {
 	if token == "" || len(token) > MaxForwardToken {
 		return nil, fmt.Errorf("it has %d bytes, 1 to %d are taken", len(token), MaxForwardToken)
 	}
@@ -224,7 +234,7 @@ func verifyForward(token string, leaf *x509.Certificate, audience string, now ti
 	if err := strictjson.Decode(payload, &w); err != nil {
 		return nil, fmt.Errorf("the claims can't be read: %w", err)
 	}
-	return w.check(leaf, audience, now)
+	return &w, nil
 }
 
 // forwardAlgorithm is the one algorithm that goes with a certificate's key. What a token says of it is compared, never
