@@ -8,6 +8,8 @@ import (
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/model"
+	"github.com/nexixai/agentos/storage"
+	"github.com/nexixai/agentos/tenancy"
 )
 
 // dialectBody reads a body in OpenAI's format: as strictly as any other, and whole, for the dialect names its own fields.
@@ -136,8 +138,14 @@ type listed struct {
 	OwnedBy string `json:"owned_by"`
 }
 
-func (c *call) models() ([]model.Info, error) {
-	t, err := c.s.o.Tenants.Tenant(c.ctx(), c.auth.TenantID)
+// models are those that the tenant may use, as it stands in a state as new as r demands.
+func (c *call) models(r storage.Read) ([]model.Info, error) {
+	var t *tenancy.Tenant
+	err := storage.Find(c.ctx(), c.s.o.Store, r, func(s storage.Snapshot) (err error) {
+		c.index = s.Index()
+		t, err = tenancy.GetTenant(s, c.auth.TenantID)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +154,11 @@ func (c *call) models() ([]model.Info, error) {
 
 // listModels is one answer for both kinds of readers.
 func (c *call) listModels() error {
-	infos, err := c.models()
+	read, err := c.read()
+	if err != nil {
+		return err
+	}
+	infos, err := c.models(read)
 	if err != nil {
 		return err
 	}
@@ -161,14 +173,31 @@ func (c *call) listModels() error {
 }
 
 func (c *call) getModel() error {
-	infos, err := c.models()
+	read, err := c.read()
 	if err != nil {
 		return err
 	}
-	for _, m := range infos {
-		if m.ID == c.param("model_id") {
-			return c.reply(http.StatusOK, member{"model", m}, member{"id", m.ID}, member{"object", "model"}, member{"created", m.Created}, member{"owned_by", m.OwnedBy})
+	m, err := c.model(read)
+	if fault.Is(err, fault.NotFound) && read.Consistency == storage.Default { // another node may have just allowed it
+		read.Consistency = storage.Linearizable
+		m, err = c.model(read)
+	}
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, member{"model", m}, member{"id", m.ID}, member{"object", "model"}, member{"created", m.Created}, member{"owned_by", m.OwnedBy})
+}
+
+// model is the one that the path names.
+func (c *call) model(r storage.Read) (*model.Info, error) {
+	infos, err := c.models(r)
+	if err != nil {
+		return nil, err
+	}
+	for i := range infos {
+		if infos[i].ID == c.param("model_id") {
+			return &infos[i], nil
 		}
 	}
-	return fault.New(fault.NotFound, "There is no such model.").With("param", "model")
+	return nil, fault.New(fault.NotFound, "There is no such model.").With("param", "model")
 }

@@ -114,7 +114,7 @@ func (c *call) replyTagged(tag string, m member) error {
 
 // offerTenant adds what the caller's tenant may use.
 func (c *call) offerTenant(read storage.Read, offer *registry.Capabilities) error {
-	infos, err := c.models()
+	infos, err := c.models(read)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/nexixai/agentos/internal/fault"
@@ -48,8 +49,10 @@ func (g *Gateway) prepareEmbed(ctx context.Context, caller Caller, asked *EmbedR
 	if err != nil {
 		return c, err
 	}
-	if c.req.Texts, c.outcome, err = rules.Texts(asked.Texts, "input.texts"); err != nil {
-		return c, err
+	var blocked error
+	c.req.Texts, c.outcome, blocked = rules.Texts(asked.Texts, "input.texts")
+	if blocked != nil && !(explain && fault.Is(blocked, fault.PolicyBlocked)) {
+		return c, blocked
 	}
 	if c.req.ModelRef == "" {
 		c.req.ModelRef = DefaultModelRef
@@ -60,8 +63,8 @@ func (g *Gateway) prepareEmbed(ctx context.Context, caller Caller, asked *EmbedR
 	}
 	q := g.query(caller, OpEmbed, c.req.ModelRef)
 	q.Explain, q.Requirements = explain, c.req.Requirements
-	if c.decision, err = g.decide(q, usage); err != nil {
-		return c, err
+	if c.decision, err = g.decide(q, usage); err != nil || blocked != nil {
+		return c, cmp.Or(err, blocked)
 	}
 	c.reserve = g.newReservation(ctx, caller, c.decision.Candidates)
 	for _, m := range c.decision.Candidates {

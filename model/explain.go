@@ -28,18 +28,18 @@ func (g *Gateway) Explain(ctx context.Context, caller Caller, asked *ChatRequest
 	if err != nil {
 		return nil, err
 	}
-	req, outcome, err := rules.Request(asked)
-	if err != nil && !fault.Is(err, fault.PolicyBlocked) {
-		return nil, err
+	req, outcome, blocked := rules.Request(asked)
+	if blocked != nil && !fault.Is(blocked, fault.PolicyBlocked) {
+		return nil, blocked
 	}
 	e := &Explanation{PolicyOutcome: outcome}
 	c := g.newCall(caller, req, rules, outcome)
 	err = c.route(true)
 	e.Decision = c.decision
-	if err != nil {
-		if fault.Is(err, fault.NotFound) {
-			return nil, err
-		}
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return nil, err
+	case err != nil || blocked != nil:
 		return e, nil
 	}
 	if err := c.reserve(ctx); err != nil {

@@ -204,7 +204,29 @@ func validate(req *ChatRequest) error {
 	if p := req.TopP; p != nil && !(*p >= 0 && *p <= 1) {
 		return fault.Invalid("top_p", "top_p is a number from 0 to 1.")
 	}
+	if err := validateTools(req); err != nil {
+		return err
+	}
 	return req.Requirements.validate()
+}
+
+// validateTools refuses tools that a model couldn't tell apart, and a choice of what isn't offered.
+func validateTools(req *ChatRequest) error {
+	names := make(map[string]bool, len(req.Tools))
+	for i := range req.Tools {
+		name := req.Tools[i].Name
+		if name == "" || names[name] {
+			return fault.Invalid("tools", "Tool %d has no name, or another one's; models know tools by their names.", i)
+		}
+		names[name] = true
+	}
+	switch choice := req.ToolChoice; {
+	case choice == "", choice == "auto", choice == "none", names[choice]:
+	case choice == "required" && len(names) > 0:
+	default:
+		return fault.Invalid("tool_choice", "tool_choice is auto, none, required, or the name of one of the tools.")
+	}
+	return nil
 }
 
 func (r *Requirements) validate() error {

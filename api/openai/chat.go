@@ -168,6 +168,9 @@ func decodeCall(raw json.RawMessage, path string) (model.ToolCall, error) {
 	if _, err := f.into("arguments", &arguments); err != nil {
 		return call, err
 	}
+	if call.Name == "" {
+		return call, fault.Invalid(f.name("name"), "%s is missing.", f.name("name"))
+	}
 	if arguments == "" {
 		arguments = "{}"
 	}

@@ -46,7 +46,7 @@ const TierPrefix = "tier:"
 
 // Decide implements model.Router.
 func (r *Router) Decide(q model.RouteQuery) (model.Decision, error) {
-	d := model.Decision{ModelRef: q.ModelRef}
+	d := model.Decision{ModelRef: q.ModelRef, Considered: []model.Considered{}}
 	named := r.named(q)
 	if len(named) == 0 {
 		return d, notFound(q.ModelRef)
