@@ -1,6 +1,7 @@
 package conformance_test
 
 import (
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -131,4 +132,55 @@ func TestExamples_NameThePlace(t *testing.T) {
 		{"missing file", smallDoc, "operationId: thingsGet", "operationId: thingsRead", []string{"things-read.response.json is missing"}},
 	})
 	named(t, check(t, tree.Put(smallExamples+"stray.json", "{}")), "stray.json", "no operation")
+}
+
+// TestJudge_NamesThePlace shows that every way in which an answer can leave the document is seen.
+func TestJudge_NamesThePlace(t *testing.T) {
+	j, err := conformance.NewJudge(small(t), "stack-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const thing = `{"thing":{"name":"chair","colour":"red","made_at":"2026-11-25T08:00:00Z","size":null},"tenant_id":"tnt_demo","correlation_id":"corr_1"}`
+	const fault = `{"error":{"code":"not_found","message":"m","retryable":false,"details":{}},"correlation_id":"corr_1"}`
+	answer := func(status int, body string, headers ...string) conformance.Reply {
+		h := http.Header{}
+		for _, s := range append([]string{"X-Request-Id: req_1", "X-Correlation-Id: corr_1", "X-AgentOS-Index: 7", "Content-Type: application/json"}, headers...) {
+			name, value, _ := strings.Cut(s, ": ")
+			if h.Set(name, value); value == "" {
+				h.Del(name)
+			}
+		}
+		return conformance.Reply{Status: status, Header: h, Body: []byte(body)}
+	}
+	get := j.Operation("thingsGet")
+	for name, sound := range map[string]conformance.Reply{
+		"success": answer(200, thing), "error": answer(404, fault), "problem": answer(404,
+			`{"type":"about:blank","title":"t","status":404,"detail":"d","code":"not_found","retryable":false,"details":{},"correlation_id":"corr_1"}`, "Content-Type: application/problem+json"),
+	} {
+		for _, f := range j.Reply(get, sound) {
+			t.Errorf("%s: found where nothing is wrong: %s", name, f)
+		}
+	}
+	for name, c := range map[string]struct {
+		reply conformance.Reply
+		want  string
+	}{
+		"status":            {answer(418, fault), "418, which it does not document"},
+		"media type":        {answer(200, thing, "Content-Type: text/plain"), `media type "text/plain"`},
+		"unknown member":    {answer(200, strings.Replace(thing, `"size"`, `"weight":1,"size"`, 1)), "weight"},
+		"missing member":    {answer(200, strings.Replace(thing, `,"size":null`, ``, 1)), "size"},
+		"missing header":    {answer(200, thing, "X-Request-Id: "), "X-Request-Id is missing"},
+		"unknown header":    {answer(200, thing, "X-AgentOS-Mood: good"), "X-Agentos-Mood is not documented"},
+		"type of a header":  {answer(200, thing, "X-AgentOS-Index: seven"), "X-Agentos-Index"},
+		"code and status":   {answer(404, strings.Replace(fault, "not_found", "conflict", 1)), `"conflict" belongs to 409`},
+		"retryable":         {answer(404, strings.Replace(fault, "false", "true", 1)), "retryable"},
+		"no Retry-After":    {answer(429, strings.NewReplacer("not_found", "rate_limited", "false", "true").Replace(fault)), "Retry-After"},
+		"no challenge":      {answer(401, strings.Replace(fault, "not_found", "unauthorized", 1)), "Www-Authenticate"},
+		"correlation":       {answer(404, fault, "X-Correlation-Id: corr_2"), "correlation_id"},
+		"unknown member of": {answer(404, strings.Replace(fault, `"details"`, `"cause":"x","details"`, 1)), "cause"},
+	} {
+		t.Run(name, func(t *testing.T) { named(t, j.Reply(get, c.reply), smallDoc+": thingsGet", c.want) })
+	}
+	stream := answer(200, "id: 1\ndata: {\"event\":\"melted\"}\n\n", "Content-Type: text/event-stream")
+	named(t, j.Reply(j.Operation("thingsEvents"), stream), "thingsEvents", "line 2", "/event")
 }
