@@ -41,7 +41,7 @@ func NewJudge(t Tree, names ...string) (*Judge, error) {
 			j.common = d
 			continue
 		}
-		if j.routers[d], err = gorillamux.NewRouter(d.T, openapi3.DisableExamplesValidation()); err != nil {
+		if j.routers[d], err = gorillamux.NewRouter(d.T); err != nil {
 			return nil, fmt.Errorf("%s: %w", d.File, err)
 		}
 	}
@@ -101,6 +101,7 @@ func (j *Judge) Reply(o *Operation, a Reply) (found []string) {
 func plain() []string {
 	return []string{
 		"Date", "Content-Type", "Content-Length", "Content-Encoding", "Connection", "Transfer-Encoding", "Cache-Control", "Vary", "X-Content-Type-Options", "Allow",
+		"Content-Security-Policy", "Referrer-Policy", "X-Accel-Buffering",
 	}
 }
 

@@ -82,6 +82,8 @@ func (s *Stage) Close() {
 // Suite is one package's shared binary and deployment, each made when first asked for.
 type Suite struct {
 	Build Build
+	// Shape is the deployment's; nil is one organisation of one node.
+	Shape []string
 	stage Stage
 	once  sync.Once
 	up    *Deployment
@@ -157,6 +159,7 @@ func (s *Suite) Shared(tb testing.TB) *Deployment {
 	bin := s.Binary(tb)
 	s.once.Do(func() {
 		d := NewDeployment(&s.stage, bin)
+		d.Shape = s.Shape
 		done := make(chan struct{})
 		go func() { // a Fatal in here must not skip once's bookkeeping
 			defer close(done)
