@@ -6,7 +6,7 @@ BIN     := bin/agentos
 VERSION ?= 1.02.0-dev
 SHA     := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 # The time of the commit, not of the build, so that two builds of one commit are the same bytes.
-STAMP   := $(shell git log -1 --format=%cI 2>/dev/null)
+STAMP   := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.gitSHA=$(SHA) -X main.timestamp=$(STAMP)
 
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
