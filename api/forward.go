@@ -8,6 +8,7 @@ import (
 
 	"github.com/nexixai/agentos/agent/run"
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/internal/strictjson"
 	"github.com/nexixai/agentos/peer/forward"
 	"github.com/nexixai/agentos/storage"
@@ -59,6 +60,9 @@ func (c *call) readForward() (*forward.Request, *forward.RunRequest, run.Request
 	}
 	if r.AgentID == "" {
 		return nil, nil, none, fault.Invalid("forward.run_request.agent_id", "The agent is missing.")
+	}
+	if !id.Valid(r.AgentID) {
+		return nil, nil, none, fault.Invalid("forward.run_request.agent_id", "agent_id is 1 to %d of [A-Za-z0-9._-].", id.MaxLen)
 	}
 	if f.Traceparent != "" && c.r.Header.Get("traceparent") == "" {
 		c.traceparent = nextTraceparent(f.Traceparent)

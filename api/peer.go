@@ -44,6 +44,9 @@ func (a *About) Info() registry.Info {
 
 // peerInfo says who this node is, to whom it may be told.
 func (c *call) peerInfo() error {
+	if _, err := c.read(); err != nil {
+		return err
+	}
 	if c.peer != nil && c.s.o.Federation.Called != nil {
 		c.s.o.Federation.Called(c.peer.peering.ID)
 	}
