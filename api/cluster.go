@@ -22,6 +22,9 @@ type Cluster interface {
 	SetState(ctx context.Context, by tenancy.Actor, stackID string, state registry.MemberState) (*registry.Member, bool, uint64, error)
 	RotateGossip(ctx context.Context, by tenancy.Actor) error
 	Backup(ctx context.Context, by tenancy.Actor) (*replica.Backup, error)
+	// Allow and Join answer a stranger at the cluster's door.
+	Allow(source string) error
+	Join(ctx context.Context, source, correlationID string, body []byte) (*cluster.JoinAnswer, error)
 }
 
 var _ Cluster = (*cluster.Membership)(nil)
@@ -118,4 +121,45 @@ func setMember(state registry.MemberState) func(*call) error {
 		}
 		return c.reply(http.StatusOK, member{"member", m})
 	}
+}
+
+// joinTable is what the cluster's door serves to a node that is no member yet.
+func (s *Server) joinTable() []Route {
+	return []Route{{Method: "POST", Template: cluster.JoinPath, Open: true, MaxBody: cluster.MaxJoinBody, serve: (*call).joinCluster}}
+}
+
+// JoinRoutes lists what the cluster's door serves, as data.
+func (s *Server) JoinRoutes() []Route { return s.joinTable() }
+
+// JoinHandler serves the joining of new nodes, which asks for no certificate.
+func (s *Server) JoinHandler() http.Handler { return s.handler(s.joining) }
+
+// joinCluster answers a node that asks to become a member.
+func (c *call) joinCluster() error {
+	source := c.source().IP
+	if err := c.s.o.Cluster.Allow(source); err != nil {
+		return err
+	}
+	body, err := c.rawBody()
+	if err != nil {
+		return err
+	}
+	a, err := c.s.o.Cluster.Join(c.ctx(), source, c.correlationID, body)
+	if err != nil {
+		return err
+	}
+	members := []member{
+		{"certificate", a.Certificate},
+		{"ca_bundle", a.CABundle},
+		{"cluster_id", a.ClusterID},
+		{"organization", a.Organization},
+		{"trust_domain", a.TrustDomain},
+		{"gossip_keys", a.GossipKeys},
+		{"servers", a.Servers},
+		{"gossip_seeds", a.GossipSeeds},
+	}
+	if a.SealKey != nil {
+		members = append(members, member{"seal_key", a.SealKey})
+	}
+	return c.reply(http.StatusOK, members...)
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/nexixai/agentos/api"
-	"github.com/nexixai/agentos/peer/cluster"
 	"github.com/nexixai/agentos/tenancy"
 )
 
@@ -124,8 +123,7 @@ func TestDocuments_NameWhatTheDoorsServe(t *testing.T) {
 	pages := []api.Route{{Method: "GET", Template: "/openapi/{name}.yaml", Open: true}, {Method: "GET", Template: "/docs/", Open: true}} // in no table
 	found := compare(append(pages, door.Routes()...), docs, public, publicly)
 	found = append(found, compare(door.FederationRoutes(), docs, federation, federally)...)
-	join := []api.Route{{Method: "POST", Template: cluster.JoinPath, Open: true}}
-	found = append(found, compare(join, docs, func(d documented) bool { return d.door == "cluster" }, federally)...)
+	found = append(found, compare(door.JoinRoutes(), docs, func(d documented) bool { return d.door == "cluster" }, federally)...)
 	for _, f := range found {
 		t.Error(f)
 	}

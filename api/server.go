@@ -106,12 +106,14 @@ type Server struct {
 	admin  *router
 	// federation is the door of other organisations' nodes.
 	federation *router
-	reads      trust.ForwardReads
-	routes     []Route
-	pages      map[string]*page // by their path
-	streams    *streams
-	bodies     atomic.Int64 // what is taken of Options.BodyRoom
-	draining   atomic.Bool
+	// joining is the door of nodes that are no members yet.
+	joining  *router
+	reads    trust.ForwardReads
+	routes   []Route
+	pages    map[string]*page // by their path
+	streams  *streams
+	bodies   atomic.Int64 // what is taken of Options.BodyRoom
+	draining atomic.Bool
 }
 
 // New returns a door to the rooms of o.
@@ -146,7 +148,10 @@ func New(o Options) (*Server, error) {
 	if s.admin, err = newRouter(admin); err != nil {
 		return nil, err
 	}
-	s.federation, err = newRouter(s.federationTable())
+	if s.federation, err = newRouter(s.federationTable()); err != nil {
+		return nil, err
+	}
+	s.joining, err = newRouter(s.joinTable())
 	return s, err
 }
 

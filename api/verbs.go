@@ -80,6 +80,9 @@ type match struct {
 func (rt *router) find(method, path string) (*Route, httprouter.Params, []string) {
 	short, verb := cutVerb(path, rt.trees)
 	tree := rt.trees[verb]
+	if tree == nil { // a door of verbs alone
+		return nil, nil, nil
+	}
 	if h, ps, _ := tree.Lookup(method, short); h != nil {
 		m := match{}
 		h(&m, nil, ps)

@@ -116,6 +116,12 @@ func (nobody) SetState(context.Context, tenancy.Actor, string, registry.MemberSt
 	return &registry.Member{}, false, 1, nil
 }
 
+func (nobody) Allow(string) error { return nil }
+
+func (nobody) Join(context.Context, string, string, []byte) (*cluster.JoinAnswer, error) {
+	return &cluster.JoinAnswer{ClusterID: "clu_a"}, nil
+}
+
 // others are the nodes around, and how they stand to acme.
 type others struct {
 	mu   sync.Mutex

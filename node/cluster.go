@@ -152,7 +152,6 @@ func (n *Node) meet() error {
 	})
 	c.serving.Go(func() { c.door.ServeCommands(n.handleCommands) })
 	c.serving.Go(func() { c.door.ServeTalk(c.members.Answer) })
-	c.serving.Go(func() { c.door.ServeJoins(c.members.Admit) })
 	n.down.push("office", n.handOver)
 	return nil
 }

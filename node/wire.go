@@ -277,6 +277,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.watchTouch()
 	n.openFederation(foreign, door)
+	n.near.serving.Go(func() { n.near.door.ServeJoins(door.JoinHandler()) })
 	n.serve("admin", api.HTTP(n.adminHandler(door.AdminHandler()), n.log.Named("admin")), admin)
 	n.serve("api", api.HTTP(door.Handler(), n.log.Named("api")), public)
 	n.down.push("streams", func(ctx context.Context) error { door.Drain(ctx); return nil })

@@ -16,7 +16,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nexixai/agentos/internal/fault"
-	"github.com/nexixai/agentos/internal/zaplog"
 	"github.com/nexixai/agentos/peer/lobby"
 	"github.com/nexixai/agentos/peer/trust"
 )
@@ -38,8 +37,6 @@ const (
 const (
 	// handshakeTimeout is for a call of this node's own; callers have the porter's.
 	handshakeTimeout = 5 * time.Second
-	// tellAgain is how often joins that are refused are told of again.
-	tellAgain = time.Minute
 )
 
 // Options says how to open a door.
@@ -62,12 +59,11 @@ type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // Door is the open port. Safe for concurrent use.
 type Door struct {
-	o        Options
-	log      *zap.Logger
-	addr     net.Addr
-	porter   *lobby.Porter
-	queues   map[Protocol]*lobby.Queue
-	refusals *zaplog.Repeats // of joins, in the log
+	o      Options
+	log    *zap.Logger
+	addr   net.Addr
+	porter *lobby.Porter
+	queues map[Protocol]*lobby.Queue
 
 	mu     sync.Mutex
 	open   map[*peerConn]struct{}
@@ -86,7 +82,7 @@ func Open(o Options) (*Door, error) {
 			return nil, fault.New(fault.Unavailable, "The cluster's door can't listen on TCP %s: %v.", o.Listen, err).With("service", "cluster").Because(err)
 		}
 	}
-	d := &Door{o: o, log: o.Logger, open: make(map[*peerConn]struct{}), refusals: zaplog.NewRepeats(tellAgain), queues: make(map[Protocol]*lobby.Queue)}
+	d := &Door{o: o, log: o.Logger, open: make(map[*peerConn]struct{}), queues: make(map[Protocol]*lobby.Queue)}
 	if d.addr = ln.Addr(); o.Advertise != "" {
 		d.addr = named(o.Advertise)
 	}

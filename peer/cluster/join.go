@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/strictjson"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust"
 )
@@ -27,13 +27,12 @@ import (
 const (
 	// JoinPath is the one call of the join protocol.
 	JoinPath = "/v1/cluster:join"
-	// maxJoinBody bounds what a stranger may send, in bytes.
-	maxJoinBody   = 64 << 10
+	// MaxJoinBody bounds what a stranger may send to JoinPath, in bytes.
+	MaxJoinBody   = 64 << 10
 	maxJoinAnswer = 1 << 20
 	joinTimeout   = 15 * time.Second
-	// joinsPerSecond and joinBurst bound strangers' tries at one door. Tokens can't be guessed; this bounds the work.
-	joinsPerSecond = 5
-	joinBurst      = 20
+	// tellAgain is how often joins that are refused are told of again.
+	tellAgain = time.Minute
 )
 
 // JoinRequest is a new node's wish to become a member.
@@ -63,80 +62,53 @@ type JoinAnswer struct {
 	SealKey []byte `json:"seal_key,omitempty"`
 }
 
-// Admission decides about a join whose token parsed: it commits the join, and signs. Errors with a fault code go back to
-// the caller; others are hidden.
-type Admission func(ctx context.Context, tok trust.JoinToken, pub *ecdsa.PublicKey, r JoinRequest) (*JoinAnswer, error)
-
-// ServeJoins answers new nodes until the door closes.
-func (d *Door) ServeJoins(admit Admission) {
-	limit := rate.NewLimiter(joinsPerSecond, joinBurst)
+// ServeJoins answers new nodes with calls until the door closes.
+func (d *Door) ServeJoins(calls http.Handler) {
 	srv := &http.Server{
-		ReadHeaderTimeout: handshakeTimeout, ReadTimeout: joinTimeout, WriteTimeout: 2 * joinTimeout, MaxHeaderBytes: 8 << 10,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			answer, err := d.joinCall(r, limit, admit)
-			w.Header().Set("Content-Type", "application/json")
-			if err == nil {
-				_ = json.NewEncoder(w).Encode(answer)
-				return
-			}
-			f := fault.Of(err)
-			if left, tell := d.refusals.Tell("join " + string(f.Code)); tell {
-				d.log.Warn("a join was refused", zap.String("remote", r.RemoteAddr), zap.String("code", string(f.Code)), zap.Int("left_out", left), zap.Error(err))
-			}
-			w.WriteHeader(joinStatus(f.Code))
-			_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"code": f.Code, "message": f.Message, "retryable": f.Code.Retryable(), "details": f.Details}})
-		}),
+		ReadHeaderTimeout: handshakeTimeout, ReadTimeout: joinTimeout, WriteTimeout: 2 * joinTimeout, MaxHeaderBytes: 8 << 10, Handler: calls,
 	}
 	srv.SetKeepAlivesEnabled(false)
 	_ = srv.Serve(d.Listener(Join))
 	_ = srv.Close()
 }
 
-// joinStatus is a coarse HTTP status: the caller reads the code in the body.
-func joinStatus(c fault.Code) int {
-	switch c {
-	case fault.InvalidRequest:
-		return http.StatusBadRequest
-	case fault.Unauthorized:
-		return http.StatusUnauthorized
-	case fault.Forbidden:
-		return http.StatusForbidden
-	case fault.NotFound:
-		return http.StatusNotFound
-	case fault.RateLimited:
-		return http.StatusTooManyRequests
-	case fault.Unavailable:
-		return http.StatusServiceUnavailable
-	case fault.Conflict, fault.UnsupportedCapability:
-		return http.StatusConflict
+// Allow refuses a source that asks to join too often. Ask it before the body is read.
+func (m *Membership) Allow(source string) error {
+	if m.sources.Allow(source) {
+		return nil
 	}
-	return http.StatusInternalServerError
+	return fault.New(fault.RateLimited, "Too many tries to join from %s; try again in a second.", source).After(time.Second)
 }
 
-func (d *Door) joinCall(r *http.Request, limit *rate.Limiter, admit Admission) (*JoinAnswer, error) {
-	if r.Method != http.MethodPost || r.URL.Path != JoinPath {
-		return nil, fault.New(fault.NotFound, "The join protocol has one call, POST %s.", JoinPath)
+// Join answers a node that asks to become a member. body is of at most MaxJoinBody bytes and has been written by anybody;
+// source is whose address it came from.
+func (m *Membership) Join(ctx context.Context, source, correlationID string, body []byte) (*JoinAnswer, error) {
+	r, tok, pub, err := ReadJoin(body)
+	if err == nil {
+		var a *JoinAnswer
+		if a, err = m.admit(ctx, correlationID, tok, pub, r); err == nil {
+			return a, nil
+		}
 	}
-	if !limit.Allow() {
-		return nil, fault.New(fault.RateLimited, "Too many nodes ask to join at once; try again in a second.").After(time.Second)
+	code := fault.CodeOf(err)
+	if left, tell := m.refusals.Tell("join " + string(code)); tell {
+		m.log.Warn("a join was refused", zap.String("source", source), zap.String("code", string(code)), zap.Int("left_out", left), zap.Error(err))
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxJoinBody+1))
-	if err != nil || len(body) > maxJoinBody {
-		return nil, fault.New(fault.InvalidRequest, "The join request does not fit in %d bytes, or broke off.", maxJoinBody)
+	return nil, err
+}
+
+// ReadJoin takes the body of a join apart.
+func ReadJoin(body []byte) (*JoinRequest, trust.JoinToken, *ecdsa.PublicKey, error) {
+	var r JoinRequest
+	if err := strictjson.Decode(body, &r); err != nil {
+		return nil, trust.JoinToken{}, nil, err
 	}
-	var req JoinRequest
-	if err := json.Unmarshal(body, &req); err != nil {
-		return nil, fault.New(fault.InvalidRequest, "The join request is not the JSON it should be.")
-	}
-	tok, err := trust.ParseJoinToken(req.Token)
+	tok, err := trust.ParseJoinToken(r.Token)
 	if err != nil {
-		return nil, err
+		return nil, tok, nil, fault.Invalid("token", "%s", fault.Of(err).Message)
 	}
-	pub, err := parsePublic(req.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	return admit(r.Context(), tok, pub, req)
+	pub, err := parsePublic(r.PublicKey)
+	return &r, tok, pub, err
 }
 
 func parsePublic(text string) (*ecdsa.PublicKey, error) {

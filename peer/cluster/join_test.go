@@ -1,10 +1,11 @@
 package cluster_test
 
 import (
-	"context"
-	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
-	"net"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -24,16 +25,15 @@ func TestJoin(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		a.ServeJoins(func(_ context.Context, got trust.JoinToken, pub *ecdsa.PublicKey, r cluster.JoinRequest) (*cluster.JoinAnswer, error) {
-			switch {
-			case r.Member.StackID == "stk_boom":
-				return nil, errors.New("a secret of the house")
-			case !got.Matches(tok.Hash()):
-				return nil, fault.New(fault.Unauthorized, "No such token.")
+		a.ServeJoins(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			answer, err := admit(r, acme, tok)
+			if err != nil {
+				w.WriteHeader(http.StatusForbidden)
+				_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"code": fault.CodeOf(err), "message": fault.Of(err).Message}})
+				return
 			}
-			cert, err := acme.CA.Sign(trust.Request{ID: acme.ID(trust.Node, r.Member.StackID), Public: pub, Hosts: r.Hosts}, time.Now())
-			return &cluster.JoinAnswer{Certificate: string(cert), CABundle: string(acme.CA.CertificatePEM()), ClusterID: "clu_1"}, err
-		})
+			_ = json.NewEncoder(w).Encode(answer)
+		}))
 	}()
 	t.Cleanup(func() { _ = a.Close(); <-done })
 
@@ -71,43 +71,64 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// What the join protocol's stranger sends must cost little and reach nothing else.
-func TestJoin_BoundsStrangers(t *testing.T) {
-	acme := trusttest.New(t, "acme.test")
-	a := open(t, acme.Node("stk_a"), nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		a.ServeJoins(func(context.Context, trust.JoinToken, *ecdsa.PublicKey, cluster.JoinRequest) (*cluster.JoinAnswer, error) {
-			t.Error("a malformed call reached the admission")
-			return nil, nil
-		})
-	}()
-	t.Cleanup(func() { _ = a.Close(); <-done })
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return cluster.Dial(nil).Join(ctx, a.Addr(), acme.Fingerprint())
-	}}}
-	for _, c := range []struct {
-		method, path, body string
-		status             int
-	}{
-		{"GET", cluster.JoinPath, "", http.StatusNotFound},
-		{"POST", "/v1/runs", "{}", http.StatusNotFound},
-		{"POST", cluster.JoinPath, "{", http.StatusBadRequest},
-		{"POST", cluster.JoinPath, `{"token":"x"}`, http.StatusBadRequest},
-		{"POST", cluster.JoinPath, `{"token":"` + strings.Repeat("x", 100<<10) + `"}`, http.StatusBadRequest},
+// admit answers a join as a member would, without a store.
+func admit(r *http.Request, acme trusttest.Org, tok trust.JoinToken) (*cluster.JoinAnswer, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	req, got, pub, err := cluster.ReadJoin(body)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Method != http.MethodPost || r.URL.Path != cluster.JoinPath:
+		return nil, fault.New(fault.NotFound, "%s %s", r.Method, r.URL.Path)
+	case req.Member.StackID == "stk_boom":
+		return nil, errors.New("a secret of the house")
+	case !got.Matches(tok.Hash()):
+		return nil, fault.New(fault.Unauthorized, "No such token.")
+	}
+	cert, err := acme.CA.Sign(trust.Request{ID: acme.ID(trust.Node, req.Member.StackID), Public: pub, Hosts: req.Hosts}, time.Now())
+	return &cluster.JoinAnswer{Certificate: string(cert), CABundle: string(acme.CA.CertificatePEM()), ClusterID: "clu_1"}, err
+}
+
+// What a stranger sends is refused by field, before anybody is asked about it.
+func TestReadJoin(t *testing.T) {
+	key, _, err := trust.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := trust.NewJoinToken(strings.Repeat("0", 64)).Encode()
+	good := map[string]any{"token": token, "public_key": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), "later": true}
+	if _, _, _, err := cluster.ReadJoin(encoded(t, good)); err != nil {
+		t.Fatal(err)
+	}
+	for field, body := range map[string]string{
+		"body":       "{",
+		"token":      `{"public_key":"x"}`,
+		"public_key": `{"token":"` + token + `"}`,
+		"hosts":      `{"token":"` + token + `","hosts":1}`,
+		"Token":      `{"Token":"` + token + `"}`,
+		"nonce":      `{"nonce":1,"nonce":2}`,
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+a.Addr()+c.path, strings.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != c.status {
-			t.Errorf("%s %s: %d, want %d", c.method, c.path, resp.StatusCode, c.status)
+		_, _, _, err := cluster.ReadJoin([]byte(body))
+		if f := fault.Of(err); f == nil || f.Code != fault.InvalidRequest {
+			t.Errorf("%s: %v", field, err)
+		} else if got := f.Details["field"]; got != field && field != "Token" || field == "Token" && got != "token" {
+			t.Errorf("%s: the field is %v", field, got)
 		}
 	}
+}
+
+func encoded(t *testing.T, v any) []byte {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
 }

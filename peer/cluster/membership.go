@@ -15,7 +15,9 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/internal/zaplog"
 	"github.com/nexixai/agentos/peer/gossip"
+	"github.com/nexixai/agentos/peer/lobby"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust"
 	"github.com/nexixai/agentos/storage"
@@ -61,6 +63,9 @@ type Membership struct {
 	o   MembershipOptions
 	log *zap.Logger
 
+	sources  *lobby.Sources  // of those who ask to join
+	refusals *zaplog.Repeats // of them
+
 	mu    sync.Mutex
 	heard map[string]time.Time // stack id → when it last answered
 }
@@ -70,11 +75,13 @@ func NewMembership(o MembershipOptions) *Membership {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	return &Membership{o: o, log: o.Logger, heard: make(map[string]time.Time)}
+	return &Membership{
+		o: o, log: o.Logger, sources: lobby.NewSources(nil), refusals: zaplog.NewRepeats(tellAgain), heard: make(map[string]time.Time),
+	}
 }
 
-// Admit decides about a node that brings a token: the join is committed first, and then signed.
-func (m *Membership) Admit(ctx context.Context, tok trust.JoinToken, pub *ecdsa.PublicKey, r JoinRequest) (*JoinAnswer, error) {
+// admit decides about a node that brings a token: the join is committed first, and then signed.
+func (m *Membership) admit(ctx context.Context, correlationID string, tok trust.JoinToken, pub *ecdsa.PublicKey, r *JoinRequest) (*JoinAnswer, error) {
 	key, err := KeyHash(pub)
 	if err != nil {
 		return nil, err
@@ -89,7 +96,7 @@ func (m *Membership) Admit(ctx context.Context, tok trust.JoinToken, pub *ecdsa.
 	}
 	j := registry.Join{
 		TokenID: tok.ID, TokenHash: tok.Hash(), PublicKey: key, Replaces: replaces, Member: r.Member,
-		By: registry.By{Principal: "join-token/" + tok.ID, CorrelationID: id.New(id.Correlation)},
+		By: registry.By{Principal: "join-token/" + tok.ID, CorrelationID: correlationID},
 	}
 	c, index, err := m.o.Commands.Join.Do(ctx, m.o.Store, "", j)
 	if err != nil {
@@ -99,7 +106,7 @@ func (m *Membership) Admit(ctx context.Context, tok trust.JoinToken, pub *ecdsa.
 	if err != nil {
 		return nil, err
 	}
-	a := &JoinAnswer{Certificate: string(cert), CABundle: string(c.CA), ClusterID: c.ID, Organization: c.Organization, TrustDomain: c.TrustDomain, GossipKeys: m.o.GossipKeys()}
+	a := &JoinAnswer{Certificate: string(cert), CABundle: string(c.CA), ClusterID: c.ID, Organization: c.Organization, TrustDomain: c.TrustDomain, GossipKeys: m.o.GossipKeys(), Servers: []string{}, GossipSeeds: []string{}}
 	if m.o.ShareSeal && m.o.Seal != nil {
 		a.SealKey = m.o.Seal[:]
 	}

@@ -60,7 +60,7 @@ func notAccepted() error {
 
 // Allow refuses a source that calls JoinPath too often. Ask it before the body is read.
 func (s *Service) Allow(source string) error {
-	if s.limits.allow(source) {
+	if s.sources.Allow(source) {
 		return nil
 	}
 	return fault.New(fault.RateLimited, "Too many tries from %s; try again in a second.", source).After(time.Second)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/peer/lobby"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/peer/trust"
 	"github.com/nexixai/agentos/storage"
@@ -41,9 +42,9 @@ type Options struct {
 
 // Service pairs this cluster with others. Safe for concurrent use.
 type Service struct {
-	o      Options
-	log    *zap.Logger
-	limits *limits
+	o       Options
+	log     *zap.Logger
+	sources *lobby.Sources
 }
 
 // New returns a Service.
@@ -57,7 +58,7 @@ func New(o Options) *Service {
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
 	}
-	return &Service{o: o, log: o.Logger, limits: newLimits(o.Now)}
+	return &Service{o: o, log: o.Logger, sources: lobby.NewSources(o.Now)}
 }
 
 // Invited is an invitation as it is shown once.
