@@ -15,6 +15,8 @@ const most = 100
 
 // What docs/extending.md shows is the code that passes the suites, to the letter.
 // `go test ./docs -update` quotes it anew.
+//
+// Requirements: V3.
 func TestExtending_Quotes(t *testing.T) {
 	const name = "extending.md"
 	text, err := os.ReadFile(name)
