@@ -13,6 +13,8 @@ import (
 
 // TestAnswers has every operation answered by a running node, with success and with each kind of error that can be had from
 // outside, and each answer judged by its document.
+//
+// Requirements: Q1.
 func TestAnswers(t *testing.T) {
 	w := newWorld(t)
 	all := samples()

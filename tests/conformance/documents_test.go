@@ -43,6 +43,7 @@ func report(tb testing.TB, found []string) {
 	}
 }
 
+// Requirements: V4, Q1.
 func TestDocuments_FollowTheirConventions(t *testing.T) {
 	tree := mustTree(t)
 	docs := mustLoad(t, tree)
@@ -67,6 +68,7 @@ func TestDocuments_Planned(t *testing.T) {
 	}
 }
 
+// Requirements: Q1.
 func TestExamples(t *testing.T) {
 	tree := mustTree(t)
 	report(t, conformance.Examples(tree, mustStrict(t, tree)))

@@ -39,6 +39,8 @@ func careful() map[string]sample {
 // TestGenerated sends what the schemas allow, and what they refuse, to every operation that takes a body or a query. Every
 // answer is judged and none is a 5xx; what a schema refuses is refused, by the name of the member at fault; what nobody
 // knows is ignored.
+//
+// Requirements: Q1.
 func TestGenerated(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("AGENTOS_TEST_SEED"); text != "" {

@@ -9,11 +9,13 @@ import (
 // appendix is the page that has the last word on payloads.
 const appendix = "docs/product/agentos-prs/v1.02-schemas-appendix.md"
 
+// Requirements: V4, Q1.
 func TestAppendix_BlocksValidate(t *testing.T) {
 	tree := mustTree(t)
 	report(t, conformance.Blocks(tree, appendix, mustStrict(t, tree)))
 }
 
+// Requirements: V4.
 func TestLinks_Resolve(t *testing.T) { report(t, conformance.Links(mustTree(t))) }
 
 func TestBlocks_NameThePlace(t *testing.T) {

@@ -13,6 +13,8 @@ var update = flag.Bool("update", false, "write docs/traceability.md and docs/api
 
 // TestReleased_OnlyGrows compares the documents with every contract that was released. With -update the folder of the
 // current version is brought up to date first, unless something that stands there would break.
+//
+// Requirements: V4, Q1.
 func TestReleased_OnlyGrows(t *testing.T) {
 	tree := mustTree(t)
 	if *update {
