@@ -239,7 +239,7 @@ func (n *Node) wireAgents(who identity) error {
 	})
 	n.down.push("runs", func(context.Context) error { w.runs.Close(); return nil })
 	w.runtime = loop.New(loop.Options{
-		StackID: who.StackID, Runs: w.runs, Leases: w.sessions, Agents: w.catalog, Tenants: w.directory, Gateway: w.gateway, Tools: w.tools,
+		StackID: who.StackID, Runs: w.runs, Waits: w.runs, Leases: w.sessions, Agents: w.catalog, Tenants: w.directory, Gateway: w.gateway, Tools: w.tools,
 		Deltas: w.hub.Delta, Workers: n.o.Workers, Observer: w.metrics, Logger: n.log.Named("loop"),
 	})
 	w.forwarder = forward.New(forward.Options{

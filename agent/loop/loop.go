@@ -47,6 +47,14 @@ type Leases interface {
 
 var _ Leases = (*queue.Sessions)(nil)
 
+// Waits takes note of what runs wait for.
+type Waits interface {
+	// NoteWait lets everybody know; it costs a write.
+	NoteWait(ctx context.Context, w run.Wait) error
+}
+
+var _ Waits = (*run.Service)(nil)
+
 // Agents finds what a run is to be.
 type Agents interface {
 	// Agent returns an agent and those of its tools that exist. Both are shared and never changed.
@@ -101,6 +109,8 @@ type Options struct {
 	Tenants Tenants
 	Gateway Gateway
 	Tools   Tools
+	// Waits may be nil: then nobody learns what a run waits for.
+	Waits Waits
 	// Deltas passes on pieces of answers to whoever follows the run; nil drops them.
 	Deltas func(event.Delta)
 	// Workers is how many runs are run at once; 0 means DefaultWorkers.

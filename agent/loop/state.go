@@ -88,6 +88,8 @@ type State struct {
 	failures int             // answers that were errors, in the open step
 	lost     int             // workers lost, in the open step
 	notUntil time.Time       // nothing new is begun before
+	waits    run.WaitsFor    // why not
+	limit    string          // of a quota
 	messages []model.Message
 	wishes   []Wish // tool calls the model asked for, not yet done
 	answer   *run.Output
@@ -178,6 +180,7 @@ func (s *State) foldAnswer(at time.Time, body *ModelCompleted) {
 		default:
 			s.failures++
 			s.notUntil = at.Add(time.Duration(*body.RetryInMS) * time.Millisecond)
+			s.waits, s.limit = run.ForModel, ""
 		}
 		return
 	}

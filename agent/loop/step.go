@@ -48,8 +48,10 @@ type Effect struct {
 	// Tool and Wanted are what to call, for Call.
 	Tool   *agent.Tool
 	Wanted *ToolRequested
-	// Until is the end of a Wait.
+	// Until is the end of a Wait, For and Limit what is waited for.
 	Until time.Time
+	For   run.WaitsFor
+	Limit string
 	// HandBack is set by a Stop that leaves the run unfinished.
 	HandBack bool
 }
@@ -176,7 +178,7 @@ func (s *State) decide(now time.Time) Effect {
 			if len(s.facts) > 0 {
 				return s.journal(Effect{})
 			}
-			return Effect{Verb: Wait, Until: s.notUntil}
+			return Effect{Verb: Wait, Until: s.notUntil, For: s.waits, Limit: s.limit}
 		case s.answer != nil:
 			return s.finish(now, event.RunCompleted, &Completed{Output: s.answer}, nil)
 		case s.step.id == "" && s.plan.MaxSteps > 0 && s.steps >= s.plan.MaxSteps:
@@ -270,6 +272,8 @@ func (s *State) refused(in Input) {
 		s.fatal = failureOf(fault.New(fault.Internal, "append refused").Because(in.Err))
 	case err.Code == fault.RateLimited && in.Now.Add(patience(err)).Before(s.plan.Deadline):
 		s.notUntil = in.Now.Add(patience(err))
+		s.waits = run.ForQuota
+		s.limit, _ = err.Details["limit"].(string)
 	case verb == Ask:
 		s.modelRefused(in, s.ref)
 	case verb == Call:

@@ -32,6 +32,7 @@ type worker struct {
 	caller model.Caller
 	call   model.Call // prepared, to be asked
 
+	pause    pause
 	signaled atomic.Bool // the lease was lost, or the journal holds a cancel that has not been read
 
 	mu    sync.Mutex
@@ -261,7 +262,7 @@ func (w *worker) loop(effect Effect) (Effect, error) {
 		case Call:
 			in, err = w.invoke(&effect)
 		case Wait:
-			w.wait(effect.Until)
+			w.wait(&effect)
 			in.Happened = Waited
 		}
 		if err != nil {
@@ -465,17 +466,6 @@ func (w *worker) invoke(effect *Effect) (Input, error) {
 		Happened: Returned, Output: output, Truncated: truncated, Err: err, Took: time.Since(began),
 		Interrupted: err != nil && w.ctx.Err() != nil,
 	}, nil
-}
-
-// wait waits, but not through a signal, the deadline or a drain.
-func (w *worker) wait(until time.Time) {
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-w.ctx.Done():
-	case <-w.r.taking.Done():
-	}
 }
 
 // observe counts what is in the journal for good.

@@ -30,6 +30,7 @@ type Commands struct {
 	withdraw storage.Call[withdrawArgs, struct{}]
 	relay    storage.Call[Relay, uint64]
 	giveUp   storage.Call[giveUpArgs, struct{}]
+	wait     storage.Call[waitArgs, struct{}]
 }
 
 // Define adds the commands to reg. tenants and agents are those of the same registry.
@@ -47,6 +48,7 @@ func Define(reg *storage.Registry, tenants *tenancy.Commands, agents *agent.Comm
 	c.withdraw = storage.Define(reg, "run.withdraw", evalWithdraw)
 	c.relay = storage.Define(reg, "run.relay", evalRelay)
 	c.giveUp = storage.Define(reg, "run.give_up", evalGiveUp)
+	c.wait = storage.Define(reg, "run.wait", evalWait)
 	return c
 }
 

@@ -14,6 +14,7 @@ import (
 //
 //	runs/{run}                  the record
 //	runs/{run}/state            the state
+//	runs/{run}/waiting          what it waits for, of a run whose worker has to wait long
 //	runs/{run}/forward          where it goes, of a run that others work on
 //	runs/{run}/origin           where it came from, of a run of others
 //	runs/{run}/events/{seq}     the journal (package event)
@@ -39,6 +40,7 @@ type keys struct{ tenantID, runID string }
 
 func (k keys) record() string  { return k.join("/runs/", "") }
 func (k keys) state() string   { return k.join("/runs/", "/state") }
+func (k keys) waiting() string { return k.join("/runs/", "/waiting") }
 func (k keys) forward() string { return k.join("/runs/", "/forward") }
 func (k keys) origin() string  { return k.join("/runs/", "/origin") }
 func (k keys) wait() string    { return waitKeys + k.tenantID + "/" + k.runID }

@@ -96,6 +96,8 @@ func read(r storage.Reader, k keys, whole bool) (*Run, error) {
 	}
 	if st.Status.Final() {
 		err = out.outcome(r, st)
+	} else {
+		out.Waiting, err = st.waitsFor(r, &out.Placement)
 	}
 	return out, err
 }

@@ -88,6 +88,7 @@ type Run struct {
 	Error             *Error            `json:"error"`
 	Usage             Usage             `json:"usage"`
 	Placement         Placement         `json:"placement"`
+	Waiting           *Waiting          `json:"waiting,omitempty"`
 	ParentRunID       string            `json:"parent_run_id,omitempty"`
 	ReceiptID         string            `json:"receipt_id,omitempty"`
 	CorrelationID     string            `json:"correlation_id"`

@@ -85,13 +85,24 @@ type Run struct {
 		ToolCalls  int `json:"tool_calls_total"`
 		ModelCalls int `json:"model_calls_total"`
 	} `json:"summary"`
-	Output        *Text     `json:"output"`
-	Error         *RunError `json:"error"`
-	Usage         Spent     `json:"usage"`
-	Placement     Placement `json:"placement"`
-	ParentRunID   string    `json:"parent_run_id"`
-	ReceiptID     string    `json:"receipt_id"`
-	CorrelationID string    `json:"correlation_id"`
+	Output    *Text     `json:"output"`
+	Error     *RunError `json:"error"`
+	Usage     Spent     `json:"usage"`
+	Placement Placement `json:"placement"`
+	// Waiting is what a run that has not ended waits for before it goes on; nil when it's being worked on.
+	Waiting       *Waiting `json:"waiting"`
+	ParentRunID   string   `json:"parent_run_id"`
+	ReceiptID     string   `json:"receipt_id"`
+	CorrelationID string   `json:"correlation_id"`
+}
+
+// Waiting is what a run waits for.
+type Waiting struct {
+	For    string     `json:"for"`    // worker, quota, model or peer; more may come
+	Limit  string     `json:"limit"`  // the quota
+	Region string     `json:"region"` // whose nodes alone may take it, of one that waits for a worker
+	Peer   string     `json:"peer"`   // the organisation
+	Until  *time.Time `json:"until"`  // when it's tried again, where that is known
 }
 
 // Final reports whether the run has ended.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -61,11 +62,9 @@ func (a *app) printRun(c *conn, r *client.Run) error {
 		if r.Placement.ForwardedFrom != "" {
 			t.row("forwarded from", r.Placement.ForwardedFrom)
 		}
-		if p := &r.Placement; !r.Final() && r.StartedAt == nil && p.Phase != "" {
-			t.row("waits for", p.Organization+", which "+map[string]string{
-				"held": "does not have it yet", "offered": "was asked and has not answered", "accepted": "has it and has not begun",
-			}[p.Phase]+"; agentos peers show "+p.StackID)
-			if no := p.LastRefusal; no != nil {
+		if r.Waiting != nil {
+			t.row("waits for", waitsFor(r))
+			if no := r.Placement.LastRefusal; no != nil {
 				t.row("refused last", fmt.Sprintf("by %s: %s", no.Organization, no.Message))
 			}
 		}
@@ -84,6 +83,32 @@ func (a *app) printRun(c *conn, r *client.Run) error {
 		_, err = fmt.Fprintln(a.out, "\n"+lines(r.Output.Text))
 	}
 	return err
+}
+
+// waitsFor says what a run waits for, and where to look further.
+func waitsFor(r *client.Run) string {
+	w, p := r.Waiting, &r.Placement
+	what := w.For
+	switch w.For {
+	case "peer":
+		return p.Organization + ", which " + map[string]string{
+			"held": "does not have it yet", "offered": "was asked and has not answered", "accepted": "has it and has not begun",
+		}[p.Phase] + "; agentos peers show " + p.StackID
+	case "worker":
+		what = "a node that has room for it"
+		if w.Region != "" {
+			what += " in region " + w.Region
+		}
+		return what + "; agentos cluster status"
+	case "quota":
+		what = "the tenant's quota " + w.Limit
+	case "model":
+		what = "the model, which failed and is asked again"
+	}
+	if w.Until != nil {
+		what += ", until " + cell(w.Until)
+	}
+	return what
 }
 
 func (a *app) runsListCommand() *cobra.Command {
@@ -115,13 +140,15 @@ func (a *app) runsListCommand() *cobra.Command {
 	return cmd
 }
 
-// outcome is what a run came to, in a few words.
+// outcome is what a run came to, or what it waits for, in a few words.
 func outcome(r *client.Run) string {
 	switch {
 	case r.Error != nil:
 		return string(r.Error.Code)
 	case r.Output != nil:
 		return cut(plain(r.Output.Text), 50)
+	case r.Waiting != nil:
+		return "waits for " + cmp.Or(r.Waiting.Limit, r.Waiting.Peer, r.Waiting.For)
 	}
 	return ""
 }

@@ -10,7 +10,10 @@ import (
 	"github.com/nexixai/agentos/tests/harness"
 )
 
-var suite harness.Suite
+var (
+	suite   harness.Suite
+	starter harness.Starter
+)
 
 func TestMain(m *testing.M) { os.Exit(suite.Run(m)) }
 
