@@ -24,3 +24,11 @@ func missing(tb testing.TB, what string, err error) {
 	}
 	tb.Skipf("NOT TESTED: this test needs %s: %v", what, err)
 }
+
+// NeedsFile is Needs of something that is no program, such as a package of another language.
+func NeedsFile(tb testing.TB, path string) {
+	tb.Helper()
+	if _, err := os.Stat(path); err != nil {
+		missing(tb, path, err)
+	}
+}
