@@ -267,6 +267,8 @@ func TestWarden_NewOffice(t *testing.T) {
 }
 
 // A machine that slept, or whose clock jumped, must not act on what it held before.
+//
+// Requirements: N6, Q3.
 func TestSessions_Valid(t *testing.T) {
 	for name, step := range map[string]func(*clock){
 		"suspended":        func(c *clock) { c.suspend(ttl) },

@@ -55,6 +55,8 @@ func peak() (stop func() uint64) {
 
 // TestCluster_FarBehind: under load with commands of nearly 1 MB one follower is slow, and another comes back after more than
 // the log keeps. Both catch up, nobody elects, and the leader's memory stays within what its buffers and caches may hold.
+//
+// Requirements: N3, Q3.
 func TestCluster_FarBehind(t *testing.T) {
 	commands, most := 12, uint64(400<<20) // of three members: write buffers, caches of the log of 16 MB, entries on their way
 	if long() {
