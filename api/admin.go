@@ -10,6 +10,7 @@ import (
 
 	"github.com/nexixai/agentos/agent"
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/storage"
 	"github.com/nexixai/agentos/tenancy"
 	"github.com/nexixai/agentos/tenancy/audit"
@@ -257,6 +258,8 @@ func (c *call) auditChain() (string, error) {
 		return c.auth.TenantID, nil
 	case c.auth.Has(tenancy.PlatformAdmin) && want == "platform":
 		return "", nil
+	case !id.Valid(want):
+		return "", fault.Invalid("tenant_id", "tenant_id is 1 to %d of [A-Za-z0-9._-].", id.MaxLen)
 	}
 	return want, c.auth.Administers(want)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/peer/cluster"
 	"github.com/nexixai/agentos/peer/registry"
 	"github.com/nexixai/agentos/storage/replica"
@@ -65,6 +66,9 @@ func (c *call) transferLeader() error {
 		if err := c.body(&in); err != nil {
 			return err
 		}
+	}
+	if in.StackID != "" && !id.Valid(in.StackID) {
+		return fault.Invalid("stack_id", "stack_id is 1 to %d of [A-Za-z0-9._-].", id.MaxLen)
 	}
 	replayed, index, err := c.s.o.Cluster.Transfer(c.ctx(), c.actor(), in.StackID)
 	if err != nil {

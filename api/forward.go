@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 
 	"github.com/nexixai/agentos/agent/run"
 	"github.com/nexixai/agentos/internal/fault"
@@ -89,7 +90,7 @@ func (c *call) forwardRun() error {
 	meta := run.Meta{Traceparent: c.traceparent, CorrelationID: c.correlationID, Selector: &req.Selector}
 	made, replayed, index, err := c.s.o.Runs.Create(c.ctx(), by, r.AgentID, create, meta)
 	if err != nil {
-		return err
+		return withinRun(err)
 	}
 	c.index = index
 	if replayed {
@@ -99,6 +100,17 @@ func (c *call) forwardRun() error {
 		TenantID: made.TenantID, RunID: made.ID, EventsURL: forward.EventsPath(made.ID), RemoteStackID: made.Placement.StackID,
 		RemoteRunID: made.ID, RemoteEventsURL: forward.EventsPath(made.ID), Status: made.Status,
 	}})
+}
+
+// withinRun names a field of the run that is to be forwarded as it stands in the body.
+func withinRun(err error) error {
+	switch field, _ := fault.Of(err).Details["field"].(string); {
+	case !fault.Is(err, fault.InvalidRequest), field == "", strings.HasPrefix(field, "forward."):
+		return err
+	case strings.HasPrefix(field, "target_selector"):
+		return within("forward", err)
+	}
+	return within("forward.run_request", err)
 }
 
 func errDryRun() error {
@@ -125,7 +137,7 @@ func (c *call) acceptRun() error {
 	meta := run.Meta{Traceparent: c.traceparent, CorrelationID: c.correlationID}
 	done, replayed, index, err := c.s.o.Executor.Accept(c.ctx(), c.sender(), req, r, create, meta)
 	if err != nil {
-		return err
+		return withinRun(err)
 	}
 	if c.index = index; replayed {
 		c.posted(true)

@@ -110,6 +110,9 @@ func (u *TenantUpdate) apply(t *Tenant) {
 	q.Models.MaxRequestsPerMinute.put(&to.Models.MaxRequestsPerMinute)
 	q.Storage.MaxMemoryBytes.put(&to.Storage.MaxMemoryBytes)
 	u.Metadata.Tags.put(&t.Metadata.Tags)
+	if t.Metadata.Tags == nil { // null clears them
+		t.Metadata.Tags = []string{}
+	}
 	u.Metadata.BillingAccount.put(&t.Metadata.BillingAccount)
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/nexixai/agentos/internal/fault"
@@ -123,6 +124,9 @@ func (s *scanner) peek() byte {
 
 // value passes over one value. depth is how deep an object or array would lie if it begins here.
 func (s *scanner) value(t *shape, depth int) error {
+	if t != nil && t.time {
+		return s.time()
+	}
 	switch c := s.peek(); c {
 	case '{', '[':
 		if depth > MaxDepth {
@@ -145,6 +149,25 @@ func (s *scanner) value(t *shape, depth int) error {
 	default:
 		return s.number()
 	}
+}
+
+// time passes over a time, or null.
+func (s *scanner) time() error {
+	if s.peek() == 'n' {
+		return s.word("null")
+	}
+	wrong := s.fail("Here a time is needed, such as 2006-01-02T15:04:05Z.")
+	if s.peek() != '"' {
+		return wrong
+	}
+	from := s.i
+	if _, _, err := s.text(); err != nil {
+		return err
+	}
+	if json.Unmarshal(s.b[from:s.i], new(time.Time)) != nil {
+		return wrong
+	}
+	return nil
 }
 
 func (s *scanner) word(w string) error {

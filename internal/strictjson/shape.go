@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"time"
 )
 
 // shape is how encoding/json reads a Go type, as far as names go. A nil shape takes anything as it is.
@@ -12,6 +13,7 @@ type shape struct {
 	fields map[string]*shape // of a struct
 	elem   *shape            // of what an array's or a map's values are
 	isMap  bool
+	time   bool // a time.Time, whose own errors don't say where it stands
 }
 
 // item is the shape of an array's values.
@@ -86,6 +88,9 @@ func build(t reflect.Type, begun map[reflect.Type]*shape) *shape {
 	}
 	if s, ok := begun[t]; ok {
 		return s
+	}
+	if t == reflect.TypeFor[time.Time]() {
+		return &shape{time: true}
 	}
 	own := reflect.PointerTo(t).Implements(unmarshaler)
 	switch {
