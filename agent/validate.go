@@ -10,6 +10,7 @@ import (
 
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
+	"github.com/nexixai/agentos/internal/strictjson"
 )
 
 // Bounds of definitions, and of run options.
@@ -84,8 +85,8 @@ func ParseRunDefaults(raw json.RawMessage) (RunDefaults, error) {
 	if len(raw) == 0 {
 		return d, nil
 	}
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return d, fault.Invalid("agent.run_defaults", "The run defaults aren't a run_options object.").Because(err)
+	if err := strictjson.Decode(raw, &d); err != nil {
+		return d, strictjson.Within("agent.run_defaults", err)
 	}
 	switch {
 	case d.Priority != nil && *d.Priority != "low" && *d.Priority != "normal" && *d.Priority != "high":

@@ -79,7 +79,7 @@ func (c *call) forwardRun() error {
 	}
 	switch {
 	case c.key != "" && create.IdempotencyKey != "" && c.key != create.IdempotencyKey:
-		return fault.Invalid("idempotency_key", "The header's Idempotency-Key and the body's idempotency_key differ.")
+		return fault.Invalid("forward.run_request.idempotency_key", "The header's Idempotency-Key and the body's idempotency_key differ.")
 	case create.Options.DryRun:
 		return errDryRun()
 	case c.key != "":

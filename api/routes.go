@@ -95,8 +95,8 @@ func (s *Server) table() []Route {
 		at("DELETE", "/v1/federation/routes/{route_id}", tenancy.TenantsAdmin, (*call).deleteRoute),
 		at("POST", "/v1/federation/routes:explain", tenancy.TenantsAdmin, (*call).explainRoute),
 
-		admin("POST", "/v1/admin/tenants", (*call).createTenant),
-		admin("GET", "/v1/admin/tenants", (*call).listTenants),
+		platform("POST", "/v1/admin/tenants", (*call).createTenant),
+		platform("GET", "/v1/admin/tenants", (*call).listTenants),
 		admin("GET", "/v1/admin/tenants/{id}", (*call).getTenant),
 		admin("PATCH", "/v1/admin/tenants/{id}", (*call).updateTenant),
 		admin("POST", "/v1/admin/tenants/{id}:enable", func(c *call) error { return c.setTenantStatus(tenancy.Active) }),

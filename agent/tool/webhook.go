@@ -18,6 +18,7 @@ import (
 	"github.com/nexixai/agentos/agent"
 	"github.com/nexixai/agentos/agent/event"
 	"github.com/nexixai/agentos/internal/fault"
+	"github.com/nexixai/agentos/internal/strictjson"
 )
 
 // Headers of a webhook call. The signature is "v1=" and the hexadecimal HMAC-SHA256 of the timestamp, a dot and the body,
@@ -59,7 +60,7 @@ type webhookBody struct {
 // Invoke implements Kind. The answer's body is the output: as it is when it's JSON, else as a string.
 func (w *Webhook) Invoke(ctx context.Context, in *Invocation) (json.RawMessage, error) {
 	var config WebhookConfig
-	if err := json.Unmarshal(in.Tool.Config, &config); err != nil {
+	if err := strictjson.Decode(in.Tool.Config, &config); err != nil {
 		return nil, fault.New(fault.Internal, "config of %s", in.Tool.ID).Because(err)
 	}
 	body, err := json.Marshal(webhookBody{
@@ -135,8 +136,11 @@ func webhookOutput(ctx context.Context, host string, response *http.Response) (j
 // Check implements Kind.
 func (w *Webhook) Check(t *agent.Tool) error {
 	var config WebhookConfig
-	if err := json.Unmarshal(t.Config, &config); err != nil {
+	if len(t.Config) == 0 {
 		return fault.Invalid("tool.config", "A tool of kind http needs a config with at least a url.")
+	}
+	if err := strictjson.Decode(t.Config, &config); err != nil {
+		return strictjson.Within("tool.config", err)
 	}
 	target, err := url.Parse(config.URL)
 	if err != nil || target.Host == "" || target.User != nil || target.Scheme != "http" && target.Scheme != "https" {

@@ -200,6 +200,33 @@ func TestDecode_refusesByWirePath(t *testing.T) {
 }
 
 // A bomb costs no more than its first bytes, and many members are found twice as surely as few.
+// encoding/json's error of a time does not say where the time stands.
+func TestDecode_times(t *testing.T) {
+	type inner struct {
+		At time.Time `json:"at"`
+	}
+	var v struct {
+		Of    []inner              `json:"of"`
+		Named map[string]time.Time `json:"named"`
+	}
+	if err := strictjson.Decode([]byte(`{"of":[{"at":"2026-11-25T08:00:00.5+01:00"},{"at":null}],"named":{"a":"2026-11-25T08:00:00Z"}}`), &v); err != nil {
+		t.Error(err)
+	}
+	for text, field := range map[string]string{
+		`{"of":[{"at":"2026-11-25T08:00:00Z"},{"at":"soon"}]}`: "of[1].at",
+		`{"of":[{"at":7}]}`:       "of[0].at",
+		`{"of":[{"at":{}}]}`:      "of[0].at",
+		`{"of":[{"at":"2026`:      "of[0].at",
+		`{"named":{"a":[]}}`:      "named.a",
+		`{"named":{"a":nothing}}`: "named.a",
+	} {
+		err := strictjson.Decode([]byte(text), &v)
+		if got := fault.Of(err).Details["field"]; !fault.Is(err, fault.InvalidRequest) || got != field {
+			t.Errorf("%s: %v, names %v and not %s", text, err, got, field)
+		}
+	}
+}
+
 func TestDecode_bombs(t *testing.T) {
 	bomb := []byte(strings.Repeat(`{"a":`, 100_000))
 	allocs := testing.AllocsPerRun(10, func() {

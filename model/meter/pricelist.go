@@ -48,8 +48,13 @@ func (l *PriceList) Table(now time.Time) (Table, error) {
 	if t.Default, err = l.Default.price("default"); err != nil {
 		return t, err
 	}
-	if t.Default.InputNUSD == 0 || t.Default.OutputNUSD == 0 {
-		return t, fault.Invalid("default", "The default price must be above zero, or unknown models would be free.")
+	for _, part := range []struct {
+		name string
+		zero bool
+	}{{"input", t.Default.InputNUSD == 0}, {"output", t.Default.OutputNUSD == 0}} {
+		if part.zero {
+			return t, fault.Invalid("default."+part.name+"_usd_per_million", "The default price must be above zero, or unknown models would be free.")
+		}
 	}
 	for name, p := range l.Models {
 		if name == "" || len(name) > maxName {

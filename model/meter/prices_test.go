@@ -81,7 +81,7 @@ func testPrices(t *testing.T) {
 func TestPriceList_Refuses(t *testing.T) {
 	for text, field := range map[string]string{
 		`{}`: "default",
-		`{"default":{"input_usd_per_million":0,"output_usd_per_million":1}}`:                                                                "default",
+		`{"default":{"input_usd_per_million":0,"output_usd_per_million":1}}`:                                                                "default.input_usd_per_million",
 		`{"default":{"input_usd_per_million":-1,"output_usd_per_million":1}}`:                                                               "default.input_usd_per_million",
 		`{"default":{"input_usd_per_million":1,"output_usd_per_million":1e300}}`:                                                            "default.output_usd_per_million",
 		`{"default":{"input_usd_per_million":1,"output_usd_per_million":1},"models":{"":{}}}`:                                               "models",

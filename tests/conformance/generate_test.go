@@ -33,7 +33,17 @@ func careful() map[string]sample {
 	}
 	const exports = "PUT /v1/federation/peerings/{peering_id}/exports"
 	out[exports] = over(exports, samples()["DELETE /v1/federation/peerings/{peering_id}"])
+	out["POST /v1/federation/peerings"] = root(with(object{})) // its members stand beside a wrapper, or in it
+	out["POST /v1/chat/completions"] = with(object{"model": "builtin/echo-1", "messages": []any{object{"role": "user", "content": "x"}}, "stream": true, "stream_options": object{}})
 	return out
+}
+
+// unread are members whose form a node does not look at, by the last name of their path and all below it.
+func unread() map[string]string {
+	return map[string]string{
+		"auth":   "who a body says it is can only agree with the credential: 403 comes before a question of form",
+		"origin": "what a peer says of a forwarded run; of a tenant's own principal it is ignored",
+	}
 }
 
 // TestGenerated sends what the schemas allow, and what they refuse, to every operation that takes a body or a query. Every
@@ -121,6 +131,9 @@ func (g *generated) faults(t *testing.T) {
 	for _, f := range g.make.Faults(g.free.Body(), g.body(r)) {
 		r.body = f.Body
 		a := g.send(t, r)
+		if slices.ContainsFunc(f.Path, func(name string) bool { return unread()[name] != "" }) {
+			continue
+		}
 		field := strings.NewReplacer("[", ".", "]", "").Replace(a.Str("error.details.field"))
 		switch {
 		case a.Status == 413 && len(f.Body) > 100<<10:
