@@ -61,6 +61,8 @@ func printed(t *testing.T, b block, out string) {
 
 // Who follows docs/integrating.md block by block sees what it says: each is run as it stands, the commands in one shell and
 // in a directory with a deployment, the programs with the environment that the commands have set.
+//
+// Requirements: V3, B1, Q2.
 func TestIntegrating_Document(t *testing.T) {
 	harness.Needs(t, "bash", "curl", "jq", "go")
 	d := suite.Shared(t)
@@ -113,6 +115,8 @@ func TestIntegrating_Document(t *testing.T) {
 }
 
 // The JavaScript of the document works too, with the package as npm has it (`npm ci --prefix tests/js` brings it).
+//
+// Requirements: B1, Q2.
 func TestIntegrating_JavaScript(t *testing.T) {
 	harness.Needs(t, "node")
 	root, err := harness.Root()
