@@ -18,8 +18,24 @@ type Agent struct {
 	ModelRef     string          `json:"model_ref"`
 	Instructions string          `json:"instructions"`
 	ToolIDs      []string        `json:"tool_ids"`
-	RunDefaults  json.RawMessage `json:"run_defaults,omitempty"` // a run_options object
-	PolicyID     string          `json:"policy_id,omitempty"`
+	RunDefaults  json.RawMessage `json:"run_defaults"` // a run_options object
+	PolicyID     string          `json:"policy_id"`
+}
+
+// MarshalJSON implements json.Marshaler: what an agent lacks is there all the same, empty or null.
+func (a Agent) MarshalJSON() ([]byte, error) {
+	type plain Agent
+	out := struct {
+		plain
+		PolicyID *string `json:"policy_id"`
+	}{plain: plain(a)}
+	if a.PolicyID != "" {
+		out.PolicyID = &a.PolicyID
+	}
+	if len(a.RunDefaults) == 0 {
+		out.RunDefaults = json.RawMessage("{}")
+	}
+	return json.Marshal(out)
 }
 
 // The statuses of an agent. A deprecated one still runs; it's marked so that nobody begins to rely on it.
@@ -41,7 +57,16 @@ type Tool struct {
 	Description string          `json:"description"`
 	InputSchema json.RawMessage `json:"input_schema"`
 	Idempotent  bool            `json:"idempotent"`
-	Config      json.RawMessage `json:"config,omitempty"`
+	Config      json.RawMessage `json:"config"`
+}
+
+// MarshalJSON implements json.Marshaler: a tool without a configuration has an empty one.
+func (t Tool) MarshalJSON() ([]byte, error) {
+	type plain Tool
+	if len(t.Config) == 0 {
+		t.Config = json.RawMessage("{}")
+	}
+	return json.Marshal(plain(t))
 }
 
 // builtin is the kind of tools that every tenant has and none can change.
@@ -49,8 +74,8 @@ const builtin = "builtin"
 
 // RunDefaults are an agent's own run options; nil leaves the platform's.
 type RunDefaults struct {
-	Priority     *string `json:"priority"`
-	TimeoutMS    *int64  `json:"timeout_ms"`
-	MaxSteps     *int    `json:"max_steps"`
-	StreamEvents *bool   `json:"stream_events"`
+	Priority     *string `json:"priority,omitempty"`
+	TimeoutMS    *int64  `json:"timeout_ms,omitempty"`
+	MaxSteps     *int    `json:"max_steps,omitempty"`
+	StreamEvents *bool   `json:"stream_events,omitempty"`
 }

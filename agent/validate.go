@@ -75,7 +75,11 @@ func (a *Agent) normalize() error {
 			return fault.Invalid(text.field, "The text has to be UTF-8 of at most %d bytes.", text.most)
 		}
 	}
-	_, err := ParseRunDefaults(a.RunDefaults)
+	defaults, err := ParseRunDefaults(a.RunDefaults)
+	if err != nil {
+		return err
+	}
+	a.RunDefaults, err = json.Marshal(defaults) // without what nobody knows
 	return err
 }
 

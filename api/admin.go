@@ -402,6 +402,9 @@ func (c *call) usage() error {
 }
 
 func (c *call) backends() error {
+	if _, err := c.read(); err != nil {
+		return err
+	}
 	health := c.s.o.Models.Health(c.ctx())
 	type backend struct {
 		Name    string `json:"name"`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nexixai/agentos/agent"
 	"github.com/nexixai/agentos/agent/memory"
+	"github.com/nexixai/agentos/agent/tool"
 	"github.com/nexixai/agentos/internal/fault"
 	"github.com/nexixai/agentos/internal/id"
 	"github.com/nexixai/agentos/storage"
@@ -48,8 +49,25 @@ func listSome[T any](c *call, plural string, get func(context.Context, storage.R
 	return list(c, plural, items, next)
 }
 
-func (c *call) getTool() error   { return getOne(c, "tool", "tool_id", c.s.o.Catalog.GetTool) }
-func (c *call) listTools() error { return listSome(c, "tools", c.s.o.Catalog.ListTools) }
+func (c *call) getTool() error {
+	return getOne(c, "tool", "tool_id", func(ctx context.Context, r storage.Read, tenantID, toolID string) (*agent.Tool, uint64, error) {
+		t, index, err := c.s.o.Catalog.GetTool(ctx, r, tenantID, toolID)
+		if err == nil {
+			t.Config = tool.Redact(t.Config)
+		}
+		return t, index, err
+	})
+}
+
+func (c *call) listTools() error {
+	return listSome(c, "tools", func(ctx context.Context, r storage.Read, tenantID, cursor string, limit int) ([]agent.Tool, string, uint64, error) {
+		tools, next, index, err := c.s.o.Catalog.ListTools(ctx, r, tenantID, cursor, limit)
+		for i := range tools {
+			tools[i].Config = tool.Redact(tools[i].Config)
+		}
+		return tools, next, index, err
+	})
+}
 
 func (c *call) putAgent() error {
 	name, err := c.ident("agent_id")
@@ -116,7 +134,7 @@ func (c *call) putTool() error {
 	if err != nil {
 		return err
 	}
-	c.index = index
+	c.index, t.Config = index, tool.Redact(t.Config)
 	return c.reply(created(isNew), member{"tool", t})
 }
 

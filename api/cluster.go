@@ -30,7 +30,14 @@ type Cluster interface {
 
 var _ Cluster = (*cluster.Membership)(nil)
 
-// cluster tells how the members are. It works without a leader.
+// getCluster tells how the members are. It works without a leader.
+func (c *call) getCluster() error {
+	if _, err := c.read(); err != nil {
+		return err
+	}
+	return c.cluster()
+}
+
 func (c *call) cluster() error {
 	return c.reply(http.StatusOK, member{"cluster", c.s.o.Cluster.Describe(c.ctx())})
 }
@@ -48,6 +55,9 @@ func (c *call) createJoinToken() error {
 	}
 	if in.TTLSeconds < 0 || in.TTLSeconds > int64(365*24*time.Hour/time.Second) {
 		return fault.Invalid("ttl_seconds", "ttl_seconds is a number of seconds, at most 30 days of them.")
+	}
+	if in.Uses < 0 {
+		return fault.Invalid("uses", "A join token serves 1 to 1000 nodes.")
 	}
 	tok, replayed, index, err := c.s.o.Cluster.CreateToken(c.ctx(), c.actor(), time.Duration(in.TTLSeconds)*time.Second, in.Uses)
 	if err != nil {

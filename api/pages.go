@@ -26,10 +26,11 @@ type page struct {
 	whole func() ([]byte, error)
 }
 
-// pageRoutes are the routes of the pages. They are no operations of the contract, and so in no document.
+// pageRoutes are the routes of what the pages consist of. The pages themselves stand in the table; these are no operations
+// of the contract, and so in no document.
 func (s *Server) pageRoutes() []Route {
 	var routes []Route
-	for _, template := range []string{"/openapi/{name}.yaml", "/openapi/{name}/examples/{file}", "/docs/", "/docs/{file}"} {
+	for _, template := range []string{"/openapi/{name}/examples/{file}", "/docs/{file}"} {
 		routes = append(routes, Route{Method: http.MethodGet, Template: template, Open: true, serve: (*call).readPage})
 	}
 	return append(routes, Route{Method: http.MethodGet, Template: "/docs", Open: true, serve: (*call).toDocs})

@@ -30,6 +30,8 @@ func (s *Server) table() []Route {
 		open("GET", "/v1/health", health("stack-a")),
 		open("GET", "/stack-b/v1/health", health("stack-b")),
 		open("GET", "/v1/federation/health", health("federation")),
+		open("GET", "/openapi/{name}.yaml", (*call).readPage),
+		open("GET", "/docs/", (*call).readPage),
 
 		at("POST", "/v1/agents/{agent_id}/runs", tenancy.RunsCreate, (*call).createRun),
 		at("GET", "/v1/runs", tenancy.RunsRead, (*call).listRuns),
@@ -109,7 +111,7 @@ func (s *Server) table() []Route {
 		admin("DELETE", "/v1/admin/tenants/{id}/keys/{key_id}", (*call).revokeKey),
 		admin("GET", "/v1/admin/audit", (*call).listAudit),
 		platform("POST", "/v1/admin/backup", (*call).backup),
-		platform("GET", "/v1/admin/cluster", (*call).cluster),
+		platform("GET", "/v1/admin/cluster", (*call).getCluster),
 		platform("POST", "/v1/admin/cluster:transfer-leader", (*call).transferLeader),
 		platform("POST", "/v1/admin/cluster:rotate-gossip-key", (*call).rotateGossip),
 		platform("POST", "/v1/admin/cluster/members/{stack_id}:drain", setMember(registry.Draining)),

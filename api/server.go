@@ -168,7 +168,7 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// Routes lists what is served, as data: the operations of the contract, and not the pages that tell of them.
+// Routes lists what is served, as data: the operations of the contract.
 func (s *Server) Routes() []Route { return s.routes }
 
 // Handler serves the public door.

@@ -94,7 +94,10 @@ type credential struct {
 func (c *KeyCreate) key(tenantID, keyID string) (Key, error) {
 	k := Key{
 		ID: keyID, TenantID: tenantID, PrincipalID: c.PrincipalID, PrincipalType: c.PrincipalType, DisplayName: c.DisplayName,
-		Roles: slices.Clone(c.Roles), ExpiresAt: c.ExpiresAt,
+		Roles: slices.Clone(c.Roles),
+	}
+	if c.ExpiresAt != nil {
+		k.ExpiresAt = new(c.ExpiresAt.UTC())
 	}
 	if k.PrincipalType == "" {
 		k.PrincipalType = Service

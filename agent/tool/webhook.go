@@ -146,6 +146,9 @@ func (w *Webhook) Check(t *agent.Tool) error {
 	if err != nil || target.Host == "" || target.User != nil || target.Scheme != "http" && target.Scheme != "https" {
 		return fault.Invalid("tool.config.url", "The url must be an absolute http or https address without user and password.")
 	}
+	if config.SigningSecret == shownSecret {
+		return fault.Invalid("tool.config.signing_secret", "This is how a secret is shown; send the secret itself, or leave it out.")
+	}
 	for name, value := range config.Headers {
 		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) || refusedHeader(name) {
 			return fault.Invalid("tool.config.headers", "The header %.64q can't be sent.", name)
@@ -160,6 +163,9 @@ func (w *Webhook) Check(t *agent.Tool) error {
 // Repeatable implements Kind: the tool's owner says whether it keeps idempotency keys.
 func (w *Webhook) Repeatable(t *agent.Tool, _ json.RawMessage) bool { return t.Idempotent }
 
+// shownSecret stands where a secret would be.
+const shownSecret = "********"
+
 // Redact returns a tool's config with its secret blanked, as it may be shown.
 func Redact(config json.RawMessage) json.RawMessage {
 	var members map[string]json.RawMessage
@@ -169,7 +175,7 @@ func Redact(config json.RawMessage) json.RawMessage {
 	if _, has := members["signing_secret"]; !has {
 		return config
 	}
-	members["signing_secret"] = json.RawMessage(`"********"`)
+	members["signing_secret"] = json.RawMessage(`"` + shownSecret + `"`)
 	out, err := json.Marshal(members)
 	if err != nil {
 		return nil
