@@ -119,6 +119,9 @@ func (c *call) explainRoute() error {
 
 // within says of a refusal which member of the body it is about.
 func within(name string, err error) error {
+	if err == nil {
+		return nil
+	}
 	e := fault.Of(err)
 	field, ok := e.Details["field"].(string)
 	if !ok {

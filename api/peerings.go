@@ -48,20 +48,24 @@ func (c *call) createPeering() error {
 			return err
 		}
 	}
-	in := body.peeringCreate
 	if body.Peering != nil {
-		if in != (peeringCreate{}) {
+		if body.peeringCreate != (peeringCreate{}) {
 			return fault.Invalid("peering", "The body has its members under peering or beside it, not both.")
 		}
-		in = *body.Peering
+		return within("peering", c.pair(body.Peering))
 	}
+	return c.pair(&body.peeringCreate)
+}
+
+// pair makes an invitation, or accepts one.
+func (c *call) pair(in *peeringCreate) error {
 	switch {
 	case in.Token != "" && (in.PeeringID != "" || in.TTLSeconds != 0):
 		return fault.Invalid("token", "peering_id and ttl_seconds are the inviter's to say; leave them out beside a token.")
 	case in.Token == "" && in.ExpectFingerprint != "":
 		return fault.Invalid("expect_fingerprint", "A fingerprint is expected of an invitation; send its token.")
 	case in.Token != "":
-		return c.acceptPeering(&in)
+		return c.acceptPeering(in)
 	}
 	if in.TTLSeconds < 0 || in.TTLSeconds > int64(365*24*time.Hour/time.Second) {
 		return fault.Invalid("ttl_seconds", "ttl_seconds is a number of seconds, at most 30 days of them.")

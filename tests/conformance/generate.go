@@ -83,7 +83,12 @@ func (m *Maker) text(s *openapi3.Schema) string {
 	case s.Format == "byte":
 		return "AAAA"
 	case s.Pattern != "":
-		return rapid.StringMatching(s.Pattern).Example(m.Rand.IntN(1 << 20))
+		for {
+			text := rapid.StringMatching(s.Pattern).Example(m.Rand.IntN(1 << 20))
+			if s.MaxLength == nil || uint64(len(text)) <= *s.MaxLength {
+				return text
+			}
+		}
 	}
 	letters := []rune("abcdefgh XYZ.,0189-_äß水🙂")
 	n := m.count(max(s.MinLength, uint64(m.Rand.IntN(12))), s.MaxLength)
