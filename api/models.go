@@ -234,6 +234,9 @@ func (v *invocation) embed() (req *model.EmbedRequest, encoding string, err erro
 		return nil, "", fault.Invalid("request.input.encoding_format", "request.input.encoding_format is float or base64.")
 	}
 	r := v.Request
+	if err := model.CheckGeneration(r.Generation.Temperature, r.Generation.TopP, r.Generation.MaxOutputTokens); err != nil {
+		return nil, "", err
+	}
 	return &model.EmbedRequest{RequestID: requestID(r.RequestID), ModelRef: r.ModelRef, Texts: in.Texts, Requirements: r.Requirements}, in.EncodingFormat, nil
 }
 

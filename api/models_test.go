@@ -51,6 +51,21 @@ func TestDoor_InvokeTools(t *testing.T) {
 	w.want(200, request{method: "POST", path: "/v1/models:invoke", key: key, body: `{"request":{"operation":"chat","input":{"messages":[{"role":"user","content":"x"}],"tools":[{"name":"a"}],"tool_choice":"a"}}}`})
 }
 
+// Settings that no model could follow are refused for what has no use for them too.
+func TestDoor_InvokeGeneration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	key, _ := w.key("tnt_a", tenancy.RoleTenantUser)
+	for _, ask := range []string{`"operation":"chat","input":{"messages":[{"role":"user","content":"x"}]}`, `"operation":"embed","input":{"texts":["x"]}`} {
+		for name, bad := range map[string]string{"temperature": "2.1", "top_p": "-0.1", "max_output_tokens": "0"} {
+			body := fmt.Sprintf(`{"request":{%s,"generation":{%q:%s}}}`, ask, name, bad)
+			if a := w.refuse(400, "invalid_request", request{method: "POST", path: "/v1/models:invoke", key: key, body: body}); a.field() != "request.generation."+name {
+				t.Errorf("%s names %v", body, a.field())
+			}
+		}
+	}
+}
+
 // What policy blocks is explained as what it does not: with the candidates, and with nothing held back.
 func TestDoor_ExplainBlocked(t *testing.T) {
 	t.Parallel()

@@ -195,19 +195,26 @@ func validate(req *ChatRequest) error {
 			return fault.Invalid("messages", "Message %d has the role %q; use system, user, assistant or tool.", i, req.Messages[i].Role)
 		}
 	}
-	if n := req.MaxOutputTokens; n != nil && *n < 1 {
-		return fault.Invalid("max_output_tokens", "max_output_tokens must be at least 1; leave it out for the model's own bound.")
-	}
-	if t := req.Temperature; t != nil && !(*t >= 0 && *t <= 2) {
-		return fault.Invalid("temperature", "temperature is a number from 0 to 2.")
-	}
-	if p := req.TopP; p != nil && !(*p >= 0 && *p <= 1) {
-		return fault.Invalid("top_p", "top_p is a number from 0 to 1.")
+	if err := CheckGeneration(req.Temperature, req.TopP, req.MaxOutputTokens); err != nil {
+		return err
 	}
 	if err := validateTools(req); err != nil {
 		return err
 	}
 	return req.Requirements.validate()
+}
+
+// CheckGeneration refuses settings of an answer that no model could follow; nil leaves one to the model.
+func CheckGeneration(temperature, topP *float64, maxOutputTokens *int64) error {
+	switch {
+	case maxOutputTokens != nil && *maxOutputTokens < 1:
+		return fault.Invalid("max_output_tokens", "max_output_tokens must be at least 1; leave it out for the model's own bound.")
+	case temperature != nil && !(*temperature >= 0 && *temperature <= 2):
+		return fault.Invalid("temperature", "temperature is a number from 0 to 2.")
+	case topP != nil && !(*topP >= 0 && *topP <= 1):
+		return fault.Invalid("top_p", "top_p is a number from 0 to 1.")
+	}
+	return nil
 }
 
 // validateTools refuses tools that a model couldn't tell apart, and a choice of what isn't offered.
