@@ -86,7 +86,7 @@ func TestPriceList_Refuses(t *testing.T) {
 		`{"default":{"input_usd_per_million":1,"output_usd_per_million":1e300}}`:                                                            "default.output_usd_per_million",
 		`{"default":{"input_usd_per_million":1,"output_usd_per_million":1},"models":{"":{}}}`:                                               "models",
 		`{"default":{"input_usd_per_million":1,"output_usd_per_million":1},"models":{"a/b":{"cached_input_usd_per_million":-0.1}}}`:         "models.a/b.cached_input_usd_per_million",
-		`{"default":{"input_usd_per_million":0.0000000001,"output_usd_per_million":1},"models":{"a/b":{"cached_input_usd_per_million":0}}}`: "default",
+		`{"default":{"input_usd_per_million":0.0000000001,"output_usd_per_million":1},"models":{"a/b":{"cached_input_usd_per_million":0}}}`: "default.input_usd_per_million",
 	} {
 		_, err := mustList(t, text).Table(meter.DefaultTable().AsOf)
 		if !fault.Is(err, fault.InvalidRequest) || fault.Of(err).Details["field"] != field {
