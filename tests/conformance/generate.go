@@ -128,18 +128,20 @@ func (f Fault) At() string { return strings.Join(f.Path, ".") }
 // a member that comes twice, and for every member that there may be, a value of each kind that it can't have.
 func (m *Maker) Faults(s *openapi3.Schema, sound any) []Fault {
 	var out []Fault
-	m.walk(s, nil, 0, func(at []string, in *openapi3.Schema) {
+	wrong := func(what string, at []string, v any, drop bool) {
+		body, ok := m.put(s, sound, at, v, drop)
+		if ok && len(CheckValue(s, body)) > 0 { // what one kind refuses, another may take
+			out = append(out, Fault{what, at, encode(body)})
+		}
+	}
+	m.walk(s, sound, nil, 0, func(at []string, in *openapi3.Schema) {
 		name := at[len(at)-1]
 		if slices.Contains(in.Required, name) {
-			if body, ok := m.put(s, sound, at, nil, true); ok {
-				out = append(out, Fault{"missing", at, encode(body)})
-			}
+			wrong("missing", at, nil, true)
 		}
 		p := in.Properties[name].Value
 		for _, bad := range m.bad(p) {
-			if body, ok := m.put(s, sound, at, bad, false); ok {
-				out = append(out, Fault{"value", at, encode(body)})
-			}
+			wrong("value", at, bad, false)
 		}
 		if body, ok := m.put(s, sound, at, m.Value(p), false); ok {
 			if doubled, ok := double(body, at); ok {
@@ -150,11 +152,27 @@ func (m *Maker) Faults(s *openapi3.Schema, sound any) []Fault {
 	return out
 }
 
-// walk visits the members of an object and of the objects in it.
-func (m *Maker) walk(s *openapi3.Schema, at []string, depth int, visit func(at []string, in *openapi3.Schema)) {
+// kind is the one of several kinds that a value is, or the first.
+func kind(s *openapi3.Schema, v any) *openapi3.Schema {
+	options := append(slices.Clone(s.OneOf), s.AnyOf...)
+	if len(options) == 0 {
+		return s
+	}
+	for _, o := range options {
+		if len(CheckValue(o.Value, v)) == 0 {
+			return o.Value
+		}
+	}
+	return options[0].Value
+}
+
+// walk visits the members of an object and of the objects in it, of the kinds that a sound value is.
+func (m *Maker) walk(s *openapi3.Schema, sound any, at []string, depth int, visit func(at []string, in *openapi3.Schema)) {
 	if depth > deep {
 		return
 	}
+	s = kind(s, sound)
+	members, _ := sound.(map[string]any)
 	for _, name := range sorted(s.Properties) {
 		p := s.Properties[name].Value
 		if p.ReadOnly {
@@ -162,7 +180,7 @@ func (m *Maker) walk(s *openapi3.Schema, at []string, depth int, visit func(at [
 		}
 		here := append(slices.Clone(at), name)
 		visit(here, s)
-		m.walk(p, here, depth+1, visit)
+		m.walk(p, members[name], here, depth+1, visit)
 	}
 }
 
@@ -194,8 +212,12 @@ func (m *Maker) put(s *openapi3.Schema, body any, at []string, v any, drop bool)
 	if !ok {
 		return nil, false
 	}
+	s = kind(s, body)
 	out := maps.Clone(old)
 	name := at[0]
+	if s.Properties[name] == nil {
+		return nil, false
+	}
 	if len(at) == 1 {
 		if drop {
 			_, there := out[name]
@@ -205,7 +227,7 @@ func (m *Maker) put(s *openapi3.Schema, body any, at []string, v any, drop bool)
 		out[name] = v
 		return out, true
 	}
-	p := s.Properties[name].Value
+	p := kind(s.Properties[name].Value, out[name])
 	inner := out[name]
 	if inner == nil {
 		least := map[string]any{}
@@ -222,6 +244,7 @@ func (m *Maker) put(s *openapi3.Schema, body any, at []string, v any, drop bool)
 // Extra returns a copy of body with a member that nobody knows in every object that the schema names, and a twin of every
 // member that differs by case.
 func (m *Maker) Extra(s *openapi3.Schema, body any) any {
+	s = kind(s, body)
 	old, ok := body.(map[string]any)
 	if !ok || len(s.Properties) == 0 || s.AdditionalProperties.Has != nil || s.AdditionalProperties.Schema != nil {
 		return body
