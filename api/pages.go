@@ -20,10 +20,15 @@ import (
 // page is a file for people and programs to read, the same for everybody who asks.
 type page struct {
 	kind string // its media type
+	gzip []byte // set when the file is kept compressed
+	// load returns the whole file. Much of what a node could show nobody ever asks it for, so that's done when somebody does.
+	load func() (*loaded, error)
+}
+
+// loaded is a page's content, and the tag by which a reader knows it again.
+type loaded struct {
+	text []byte
 	etag string // without quotes
-	// gzip is set when the file is kept compressed; whole then takes it apart when somebody first needs that.
-	gzip  []byte
-	whole func() ([]byte, error)
 }
 
 // pageRoutes are the routes of what the pages consist of. The pages themselves stand in the table; these are no operations
@@ -44,35 +49,43 @@ func loadPages() (map[string]*page, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	for name, text := range documents {
-		pages["/openapi/"+name] = newPage(name, text, nil)
+		pages["/openapi/"+name] = newPage(name, func() ([]byte, error) { return text, nil })
+	}
+	for _, name := range docs.Names() {
+		pages["/docs/"+name+".yaml"] = newPage(name+".yaml", func() ([]byte, error) { return docs.Reading(name) })
 	}
 	files, err := apidocs.Files()
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	for _, f := range files {
-		pages["/docs/"+f.Name] = newPage(f.Name, f.Text, f.Gzip)
+		p := newPage(f.Name, func() ([]byte, error) { return f.Text, nil })
+		if f.Gzip != nil {
+			p = newPage(f.Name, func() ([]byte, error) { return unpack(f.Gzip) })
+			p.gzip = f.Gzip
+		}
+		pages["/docs/"+f.Name] = p
 	}
 	return pages, nil
 }
 
-// newPage makes a page of a file that is kept as text, or compressed.
-func newPage(name string, text, compressed []byte) *page {
-	sum := sha256.New()
-	sum.Write(text)
-	sum.Write(compressed)
-	p := &page{kind: pageKind(name), etag: hex.EncodeToString(sum.Sum(nil)[:16]), gzip: compressed}
-	p.whole = func() ([]byte, error) { return text, nil }
-	if compressed != nil {
-		p.whole = sync.OnceValues(func() ([]byte, error) {
-			r, err := gzip.NewReader(bytes.NewReader(compressed))
-			if err != nil {
-				return nil, fmt.Errorf("api: %s: %w", name, err)
-			}
-			return io.ReadAll(r)
-		})
+func newPage(name string, read func() ([]byte, error)) *page {
+	return &page{kind: pageKind(name), load: sync.OnceValues(func() (*loaded, error) {
+		text, err := read()
+		if err != nil {
+			return nil, fmt.Errorf("api: page %s: %w", name, err)
+		}
+		sum := sha256.Sum256(text)
+		return &loaded{text: text, etag: hex.EncodeToString(sum[:16])}, nil
+	})}
+}
+
+func unpack(b []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
 	}
-	return p
+	return io.ReadAll(r)
 }
 
 // pageKind is the media type of a page, by its name. Files without an ending are licences.
@@ -102,16 +115,15 @@ func (c *call) readPage() error {
 		c.noted = true // nobody was denied anything
 		return fault.New(fault.NotFound, "There is nothing at this path.")
 	}
-	body, etag := p.gzip, p.etag
-	if p.gzip != nil && acceptsGzip(c.r.Header.Values("Accept-Encoding")) {
-		etag += "-gzip"
-	} else {
-		var err error
-		if body, err = p.whole(); err != nil {
-			return err
-		}
+	whole, err := p.load()
+	if err != nil {
+		return err
 	}
-	etag = `"` + etag + `"`
+	body, etag := whole.text, `"`+whole.etag+`"`
+	packed := p.gzip != nil && acceptsGzip(c.r.Header.Values("Accept-Encoding"))
+	if packed {
+		body, etag = p.gzip, `"`+whole.etag+`-gzip"`
+	}
 	c.outHeaders()
 	h := c.w.Header()
 	h.Set("Cache-Control", "no-cache") // kept, and asked for again by its tag
@@ -126,7 +138,7 @@ func (c *call) readPage() error {
 		c.w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	if strings.HasSuffix(etag, `-gzip"`) {
+	if packed {
 		h.Set("Content-Encoding", "gzip")
 	}
 	return c.write(http.StatusOK, p.kind, body)

@@ -9,10 +9,9 @@
   choice.addEventListener("change", () => {
     location.assign("?document=" + encodeURIComponent(choice.value));
   });
-  const url = new URL("../openapi/" + choice.value + ".yaml", location.href).href;
-  document.getElementById("source").href = url;
+  document.getElementById("source").href = "../openapi/" + choice.value + ".yaml";
   SwaggerUIBundle({
-    url,
+    url: choice.value + ".yaml", // the same document, with all that it refers to in one piece
     dom_id: "#page",
     deepLinking: true,
     docExpansion: "list",
