@@ -34,6 +34,7 @@ type Cursor struct {
 	last            uint64 // newest sequence returned, or asked to be left out
 	at              uint64 // place in the topic's stream, when live
 	live            bool
+	whole           bool // nothing is veiled for this reader
 	ended           bool
 	timer           *time.Timer
 	close           sync.Once
@@ -101,9 +102,9 @@ func (c *Cursor) next(ctx context.Context, patience time.Duration) (b Batch, qui
 
 // need is what a reader does when the window has nothing for it: wait for wake, or, when that is nil, read the store.
 type need struct {
-	wake  <-chan struct{}
-	head  uint64 // the newest sequence known when the reader turned to the store
-	final bool   // head ends the run
+	wake <-chan struct{}
+	// tip is where the journal ended, as far as was known when the reader turned to the store.
+	tip
 	jumps uint64
 }
 
@@ -112,24 +113,31 @@ func (c *Cursor) ready() (Batch, need) {
 	t := c.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	store := need{head: t.head, final: t.final, jumps: t.jumps}
+	store := need{tip: t.tip(), jumps: t.jumps}
 	if t.synced != t.jumps {
 		return Batch{}, store
+	}
+	shown, end := store.shown(c.whole), t.end()
+	if shown.head < t.head { // the final event is held back, and is the last that the window holds
+		if at, ok := t.place(t.head); ok {
+			end = at
+		}
 	}
 	if !c.live || c.at < t.base {
 		c.live = c.join(t)
 	}
 	switch {
-	case c.live && c.at < t.end():
-		b := Batch{Frames: t.buf[c.at-t.base : len(t.buf) : len(t.buf)], Last: t.head, Count: int(t.head - c.last), Final: t.final}
-		c.at, c.last = t.end(), t.head
+	case c.live && c.at < end:
+		size := end - t.base
+		b := Batch{Frames: t.buf[c.at-t.base : size : size], Last: shown.head, Count: int(shown.head - c.last), Final: shown.final}
+		c.at, c.last = end, shown.head
 		if t.readers == 1 {
 			t.cut(c.hub) // nobody else will want these bytes; whoever comes late reads the store
 		}
 		return b, need{}
-	case c.last < t.head:
+	case c.last < shown.head:
 		return Batch{}, store
-	case t.final:
+	case shown.final:
 		return Batch{Last: c.last, Final: true}, need{}
 	}
 	return Batch{}, need{wake: t.waiting()}
@@ -175,10 +183,10 @@ func (c *Cursor) wait(ctx context.Context, woken <-chan struct{}, d time.Duratio
 func (c *Cursor) replay(ctx context.Context, n need) (Batch, error) {
 	var r replay
 	err := c.hub.store.View(ctx, storage.Read{Consistency: storage.Stale}, func(s storage.Snapshot) (err error) {
-		r = replay{runID: c.runID, next: c.last + 1}
-		if n.head, n.final, err = c.topic.newest(s, n); err != nil {
+		if n.tip, err = c.topic.newest(s, n); err != nil {
 			return err
 		}
+		r = replay{runID: c.runID, next: c.last + 1, veiled: n.veiled && !c.whole}
 		span := storage.Range{From: Key(c.tenantID, c.runID, r.next), To: storage.PrefixEnd(c.topic.journal)}
 		if err := s.Scan(span, r.visit); err != nil {
 			return err
@@ -189,26 +197,26 @@ func (c *Cursor) replay(ctx context.Context, n need) (Batch, error) {
 		return Batch{}, err
 	}
 	b := r.batch
-	if b.Count == 0 && c.last < n.head { // retention has taken them
-		b.Frames = appendGap(b.Frames, c.runID, c.last+1, n.head)
-		b.Last, b.Final = n.head, n.final
+	if shown := n.shown(c.whole); b.Count == 0 && c.last < shown.head { // retention has taken them
+		b.Frames = appendGap(b.Frames, c.runID, c.last+1, shown.head)
+		b.Last, b.Final = shown.head, shown.final
 	}
-	c.topic.learn(c.hub, n.head, n.final)
-	c.topic.learn(c.hub, b.Last, b.Final)
+	c.topic.learn(c.hub, n.tip)
+	c.topic.learn(c.hub, tip{head: b.Last, final: b.Final, veiled: n.veiled})
 	c.topic.sync(n.jumps)
 	c.last, c.live = max(c.last, b.Last), false
 	return b, nil
 }
 
 // newest is what n knows of the journal's end, read anew when the store was replaced since the hub was last sure.
-func (t *topic) newest(s storage.Snapshot, n need) (head uint64, final bool, err error) {
+func (t *topic) newest(s storage.Snapshot, n need) (tip, error) {
 	t.mu.Lock()
 	sure := t.synced >= n.jumps
 	t.mu.Unlock()
 	if sure {
-		return n.head, n.final, nil
+		return n.tip, nil
 	}
-	return readHead(s, t.journal)
+	return readTip(s, t.journal)
 }
 
 // sync notes that the store was read after so many jumps.
@@ -222,6 +230,7 @@ func (t *topic) sync(jumps uint64) {
 type replay struct {
 	runID  string
 	next   uint64
+	veiled bool // stop before the final event
 	batch  Batch
 	broken error
 }
@@ -238,6 +247,9 @@ func (r *replay) visit(key string, value []byte) bool {
 	v, err := ScanOwn(value)
 	if err != nil {
 		r.broken = err
+		return false
+	}
+	if r.veiled && v.Final() {
 		return false
 	}
 	if sequence != r.next {

@@ -105,6 +105,7 @@ func (f *feed) Applied(_ uint64, changes []storage.Change) {
 		}
 		journal, sequence, ok := splitKey(changes[i].Key)
 		if !ok {
+			h.veil(&changes[i])
 			continue
 		}
 		t := h.topics[journal]
@@ -143,6 +144,24 @@ func (f *feed) Jumped(uint64) {
 	}
 }
 
+// veil takes in that a run's veil has come or gone, if that is what the change is of. h.mu is held.
+func (h *Hub) veil(c *storage.Change) {
+	journal, ok := splitVeil(c.Key)
+	if !ok {
+		return
+	}
+	t := h.topics[journal]
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	if t.veil = veiled; c.Value == nil {
+		t.veil = bare
+	}
+	t.mu.Unlock()
+	t.wake()
+}
+
 // removed takes in that retention has removed a range of keys. h.mu is held.
 func (h *Hub) removed(c *storage.Change) {
 	for _, t := range h.topics {
@@ -167,7 +186,7 @@ func (h *Hub) begin(journal string) *topic {
 		h.age()
 	}
 	journal = strings.Clone(journal) // its key may be part of something larger
-	t := &topic{journal: journal, young: true}
+	t := &topic{journal: journal, young: true, veil: bare}
 	h.topics[journal] = t
 	h.young = append(h.young, t)
 	return t
@@ -223,10 +242,38 @@ type topic struct {
 	marks   []mark // one for each event in buf
 	head    uint64 // newest sequence seen here
 	final   bool   // head is the final event
+	veil    veil   // whether the final event is to be held back
 	jumps   uint64 // how often the store was replaced, or events removed: what was fed is no longer what is there
 	synced  uint64 // the jumps after which the store has been read again
 	wakeup  chan struct{}
 }
+
+// veil says whether a run's final event is not for its tenant to see yet. A run that is bare stays so.
+type veil uint8
+
+const (
+	unknown veil = iota
+	veiled
+	bare
+)
+
+// tip is where a journal ends.
+type tip struct {
+	head   uint64 // its newest sequence, 0 when it's empty
+	final  bool   // that is the final event
+	veiled bool
+}
+
+// shown is where the journal ends for a reader, who may see what is veiled if whole.
+func (p tip) shown(whole bool) tip {
+	if p.veiled && p.final && !whole {
+		p.head, p.final = p.head-1, false
+	}
+	return p
+}
+
+// tip is where the journal ends as far as the topic knows. t.mu is held.
+func (t *topic) tip() tip { return tip{head: t.head, final: t.final, veiled: t.veil == veiled} }
 
 // mark says where in the stream an event's frame begins.
 type mark struct{ sequence, at uint64 }
@@ -333,26 +380,35 @@ func (h *Hub) unsubscribe(t *topic) {
 }
 
 // Follow returns a cursor on a run's events with a sequence above after. A run that isn't there, or is another tenant's,
-// is fault.NotFound. The caller closes the cursor.
+// is fault.NotFound. The final event of a run that is veiled comes when the veil has gone. The caller closes the cursor.
 func (h *Hub) Follow(ctx context.Context, r storage.Read, tenantID, runID string, after uint64) (*Cursor, error) {
-	if !id.Valid(tenantID) || !id.Valid(runID) {
+	return h.follow(ctx, r, &Cursor{hub: h, tenantID: tenantID, runID: runID, last: after})
+}
+
+// FollowWhole is Follow for whom nothing is veiled: the organisation that the run comes from.
+func (h *Hub) FollowWhole(ctx context.Context, r storage.Read, tenantID, runID string, after uint64) (*Cursor, error) {
+	return h.follow(ctx, r, &Cursor{hub: h, tenantID: tenantID, runID: runID, last: after, whole: true})
+}
+
+func (h *Hub) follow(ctx context.Context, r storage.Read, c *Cursor) (*Cursor, error) {
+	if !id.Valid(c.tenantID) || !id.Valid(c.runID) {
 		return nil, errNoRun()
 	}
-	c := &Cursor{hub: h, tenantID: tenantID, runID: runID, last: after}
-	c.topic = h.subscribe(JournalPrefix(tenantID, runID))
+	c.topic = h.subscribe(JournalPrefix(c.tenantID, c.runID))
 	err := storage.Find(ctx, h.store, r, func(s storage.Snapshot) error {
-		head, final, sure := c.topic.newestSure()
+		end, sure := c.topic.tipSure()
 		if !sure {
 			var err error
-			if head, final, err = readHead(s, c.topic.journal); err != nil {
+			if end, err = readTip(s, c.topic.journal); err != nil {
 				return err
 			}
-			if head == 0 {
+			if end.head == 0 {
 				return errNoRun()
 			}
-			c.topic.learn(h, head, final)
+			c.topic.learn(h, end)
 		}
-		c.ended = final && after >= head
+		end = end.shown(c.whole)
+		c.ended = end.final && c.last >= end.head
 		return nil
 	})
 	if err != nil {
@@ -367,26 +423,32 @@ func (h *Hub) Follow(ctx context.Context, r storage.Read, tenantID, runID string
 
 func errNoRun() error { return fault.New(fault.NotFound, "There is no such run.") }
 
-// newestSure is the newest sequence, when the topic has been fed ever since it knew one: then the store would say the same.
-func (t *topic) newestSure() (head uint64, final, sure bool) {
+// tipSure is where the journal ends, when the topic has been fed ever since it knew that: then the store would say the same.
+func (t *topic) tipSure() (p tip, sure bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.head, t.final, t.head > 0 && t.synced == t.jumps
+	return t.tip(), t.head > 0 && t.synced == t.jumps && t.veil != unknown
 }
 
-// learn takes in what a read of the store has shown.
-func (t *topic) learn(h *Hub, head uint64, final bool) {
+// learn takes in what a read of the store has shown, perhaps a while ago.
+func (t *topic) learn(h *Hub, p tip) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if head > t.head {
+	if p.head > t.head {
 		t.sever(h)
-		t.head = head
+		t.head = p.head
 	}
-	t.final = t.final || final
+	t.final = t.final || p.final
+	switch {
+	case !p.veiled:
+		t.veil = bare
+	case t.veil == unknown:
+		t.veil = veiled
+	}
 }
 
-// readHead reads the newest sequence of a journal, 0 when there is none, and whether that event is a final one.
-func readHead(r storage.Reader, journal string) (head uint64, final bool, err error) {
+// readTip reads where a journal ends.
+func readTip(r storage.Reader, journal string) (p tip, err error) {
 	span := storage.Prefix(journal)
 	span.Reverse = true
 	var broken error
@@ -395,13 +457,18 @@ func readHead(r storage.Reader, journal string) (head uint64, final bool, err er
 		if !ok {
 			return true
 		}
-		head = sequence
+		p.head = sequence
 		v, err := ScanOwn(value)
-		final, broken = v.Final(), err
+		p.final, broken = v.Final(), err
 		return false
 	})
 	if err == nil {
 		err = broken
 	}
-	return head, final, err
+	if err != nil || p.head == 0 {
+		return p, err
+	}
+	veil, err := r.Get(veilOf(journal))
+	p.veiled = veil != nil
+	return p, err
 }

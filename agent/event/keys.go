@@ -1,6 +1,9 @@
 package event
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // keyDigits is how many digits the sequence has in a key, so that keys sort by it.
 const keyDigits = 12
@@ -18,6 +21,30 @@ func JournalPrefix(tenantID, runID string) string {
 func Key(tenantID, runID string, sequence uint64) string {
 	b := make([]byte, 0, len("tenant//runs//events/")+len(tenantID)+len(runID)+keyDigits)
 	return string(appendSequence(appendJournalPrefix(b, tenantID, runID), sequence))
+}
+
+const veilTail = "/veil"
+
+// VeilKey is the key that is there for as long as a run's final event is not for the run's tenant to see (see Hub.Follow).
+// It comes with the run's first event or never, and once it has gone it does not come back.
+func VeilKey(tenantID, runID string) string {
+	return "tenant/" + tenantID + "/runs/" + runID + veilTail
+}
+
+// veilOf is the key of the veil of a journal with this prefix.
+func veilOf(journal string) string { return strings.TrimSuffix(journal, "/events/") + veilTail }
+
+// splitVeil takes the key of a veil apart into its journal's prefix; ok is false for any other key.
+func splitVeil(key string) (journal string, ok bool) {
+	of, ok := strings.CutSuffix(key, veilTail)
+	if !ok {
+		return "", false
+	}
+	part := strings.Split(of, "/")
+	if len(part) != 4 || part[0] != "tenant" || part[2] != "runs" {
+		return "", false
+	}
+	return of + "/events/", true
 }
 
 func appendJournalPrefix(b []byte, tenantID, runID string) []byte {
