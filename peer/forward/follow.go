@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -120,7 +121,12 @@ func (r *relay) stream(peer *registry.Peer) error {
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
+	var reading sync.WaitGroup
+	defer func() { // whoever reads is woken by either, and waited for
+		cancel()
+		_ = response.Body.Close()
+		reading.Wait()
+	}()
 	if response.StatusCode == http.StatusNoContent {
 		return nil // it says that we have the final event: the store knows better
 	}
@@ -131,7 +137,7 @@ func (r *relay) stream(peer *registry.Peer) error {
 	body := &listening{r: response.Body}
 	body.at.Store(time.Now().UnixNano())
 	frames := make(chan told, groupEvents)
-	go read(ctx, body, frames)
+	reading.Go(func() { read(ctx, body, frames) })
 	watch := time.NewTicker(r.watchEvery())
 	defer watch.Stop()
 	probed := make(chan bool, 1)

@@ -285,6 +285,39 @@ func TestForwarder_Quiet(t *testing.T) {
 	}
 }
 
+// stuck is a stream that says nothing, and takes its time to end when it's closed.
+type stuck struct {
+	closed chan struct{}
+	reads  atomic.Int64 // that have not returned
+}
+
+func (s *stuck) Read([]byte) (int, error) {
+	s.reads.Add(1)
+	defer s.reads.Add(-1)
+	<-s.closed
+	<-time.After(50 * time.Millisecond)
+	return 0, io.ErrUnexpectedEOF
+}
+
+func (s *stuck) Close() error {
+	close(s.closed)
+	return nil
+}
+
+// TestForwarder_CloseWaits: a forwarder that is closed has no reader left at any stream.
+func TestForwarder_CloseWaits(t *testing.T) {
+	p := newPair(t, away{})
+	body := &stuck{closed: make(chan struct{})}
+	p.wire.frames = func(uint64) io.Reader { return body }
+	stop := p.node(t, "stk_acme_1")
+	p.create(t, "")
+	until(t, func() bool { return body.reads.Load() == 1 })
+	stop()
+	if n := body.reads.Load(); n != 0 {
+		t.Errorf("%d reads go on", n)
+	}
+}
+
 // TestForwarder_Hostile is told what can't be part of the run.
 //
 // Requirements: P6.

@@ -396,7 +396,12 @@ func (w *wire) stream(ctx context.Context, by *forward.Caller, runID, query stri
 		}
 	}
 	if w.frames != nil {
-		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(w.frames(after))}
+		told := w.frames(after)
+		body, ok := told.(io.ReadCloser) // closing it has to end a read that waits, as it does on a connection
+		if !ok {
+			body = io.NopCloser(told)
+		}
+		return &http.Response{StatusCode: http.StatusOK, Body: body}
 	}
 	cursor, err := w.to.hub.Follow(ctx, storage.Read{}, tenantID, runID, after)
 	if err != nil {
