@@ -24,7 +24,11 @@ func (c *call) runEvents() error {
 	if err != nil {
 		return err
 	}
-	cursor, err := c.s.o.Events.Follow(c.ctx(), read, c.auth.TenantID, runID, after)
+	follow := c.s.o.Events.Follow
+	if c.peer != nil { // it's the peer that has forwarded the run
+		follow = c.s.o.Events.FollowWhole
+	}
+	cursor, err := follow(c.ctx(), read, c.auth.TenantID, runID, after)
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,7 @@ func (s *Server) federationTable() []Route {
 		tenant("GET", "/v1/federation/runs/{run_id}", tenancy.RunsRead, (*call).forwardedRun),
 		tenant("GET", "/v1/federation/runs/{run_id}/events", tenancy.RunsRead, (*call).forwardedEvents),
 		tenant("POST", "/v1/federation/runs/{run_id}:cancel", tenancy.RunsCancel, (*call).cancelForwarded),
+		tenant("POST", "/v1/federation/runs/{run_id}:conclude", tenancy.RunsRead, (*call).concludeForwarded),
 		{Method: "GET", Template: "/v1/federation/health", Open: true, serve: health("federation")},
 		{Method: "POST", Template: pairing.JoinPath, Open: true, MaxBody: pairing.MaxJoinBody, serve: (*call).joinPeering},
 		node("GET", "/v1/peer/info", (*call).peerInfo),

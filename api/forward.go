@@ -19,6 +19,7 @@ import (
 type Executor interface {
 	Accept(ctx context.Context, by *forward.Caller, req *forward.Request, r *forward.RunRequest, create run.Request, meta run.Meta) (*forward.Forwarded, bool, uint64, error)
 	Cancel(ctx context.Context, by *forward.Caller, runID, correlationID string) (index uint64, err error)
+	Conclude(ctx context.Context, by *forward.Caller, runID string, end forward.Final, correlationID string) (run.Concluded, uint64, error)
 	// Ingest takes events that a peer pushes; by is nil for a principal of this organisation.
 	Ingest(ctx context.Context, by *forward.Caller, tenantID string, in forward.Ingest, events []json.RawMessage) (*forward.Ingested, uint64, error)
 	// Owns returns nil when the run is one that by forwarded; at, when it isn't nil, is the last event that by has of it.
@@ -190,6 +191,29 @@ func (c *call) cancelForwarded() error {
 	}
 	c.index = index
 	return c.reply(http.StatusOK, member{"cancel", json.RawMessage(`{"heard":true}`)})
+}
+
+// concludeForwarded takes in how a run has ended at the peer that has forwarded it.
+func (c *call) concludeForwarded() error {
+	runID, err := c.ident("run_id")
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Final *forward.Final `json:"final"`
+	}
+	if err := c.body(&body); err != nil {
+		return err
+	}
+	if body.Final == nil {
+		return fault.Invalid("final", "The body is {\"final\":{\"sequence\":…,\"event_id\":…}}.")
+	}
+	done, index, err := c.s.o.Executor.Conclude(c.ctx(), c.sender(), runID, *body.Final, c.correlationID)
+	if err != nil {
+		return err
+	}
+	c.index = index
+	return c.reply(http.StatusOK, member{"concluded", done})
 }
 
 // ingestBody bounds events:ingest.

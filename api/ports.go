@@ -35,6 +35,8 @@ type Runs interface {
 	Create(ctx context.Context, by tenancy.Actor, agentID string, req run.Request, meta run.Meta) (*run.Run, bool, uint64, error)
 	DryRun(ctx context.Context, by tenancy.Actor, agentID string, req run.Request) (*run.DryRun, error)
 	Get(ctx context.Context, r storage.Read, tenantID, runID string) (*run.Run, uint64, error)
+	// GetWhole is Get for the peer that has forwarded the run: it's shown its end at once.
+	GetWhole(ctx context.Context, r storage.Read, tenantID, runID string) (*run.Run, uint64, error)
 	List(ctx context.Context, r storage.Read, tenantID string, f run.Filter, cursor string, limit int) ([]run.Run, string, uint64, error)
 	Cancel(ctx context.Context, by tenancy.Actor, runID string) (*run.Run, bool, uint64, error)
 }
@@ -42,6 +44,8 @@ type Runs interface {
 // Events follows a run's journal.
 type Events interface {
 	Follow(ctx context.Context, r storage.Read, tenantID, runID string, after uint64) (*event.Cursor, error)
+	// FollowWhole is Follow for the peer that has forwarded the run: it's shown the final event at once.
+	FollowWhole(ctx context.Context, r storage.Read, tenantID, runID string, after uint64) (*event.Cursor, error)
 }
 
 // Catalog keeps agents and tools.

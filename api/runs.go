@@ -49,7 +49,11 @@ func (c *call) getRun() error {
 	if err != nil {
 		return err
 	}
-	r, index, err := c.s.o.Runs.Get(c.ctx(), read, c.auth.TenantID, runID)
+	get := c.s.o.Runs.Get
+	if c.peer != nil { // it's the peer that has forwarded the run
+		get = c.s.o.Runs.GetWhole
+	}
+	r, index, err := get(c.ctx(), read, c.auth.TenantID, runID)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 // features are what this node can do, by the names that are negotiated with.
 func features() map[string]bool {
 	return map[string]bool{
-		"events_stream": true, "tenant_isolation": true, "runs_forward": true, "events_ingest": true, "origin_run_ids": true, "tool_hosting": false,
+		"events_stream": true, "tenant_isolation": true, "runs_forward": true, "events_ingest": true, "origin_run_ids": true, "final_ack": true, "tool_hosting": false,
 	}
 }
 

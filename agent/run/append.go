@@ -223,8 +223,8 @@ func endOnWish(tx storage.Tx, a cancelArgs) error {
 		return err
 	}
 	if st.Status.Final() {
-		again, err := canceledBy(tx, st, a.EventID)
-		if err != nil || again {
+		again, err := endedBy(tx, st, a.EventID) // the same cancel, asked again
+		if err != nil || again || st.hidden() {  // whoever asks is shown no end yet, so there is none to tell them of
 			return err
 		}
 		return fault.New(fault.Conflict, "The run is %s already; there is nothing to cancel.", st.Status).With("status", string(st.Status))
@@ -250,8 +250,8 @@ func endOnWish(tx storage.Tx, a cancelArgs) error {
 	return err
 }
 
-// canceledBy reports whether the run's final event is the one with this id: the same cancel, asked again.
-func canceledBy(r storage.Reader, st *state, eventID string) (bool, error) {
+// endedBy reports whether the run's final event is the one with this id.
+func endedBy(r storage.Reader, st *state, eventID string) (bool, error) {
 	raw, err := r.Get(event.Key(st.tenantID, st.runID, st.Sequence))
 	if err != nil || raw == nil {
 		return false, err

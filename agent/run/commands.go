@@ -31,6 +31,7 @@ type Commands struct {
 	relay    storage.Call[Relay, uint64]
 	giveUp   storage.Call[giveUpArgs, struct{}]
 	wait     storage.Call[waitArgs, struct{}]
+	told     storage.Call[toldArgs, struct{}]
 }
 
 // Define adds the commands to reg. tenants and agents are those of the same registry.
@@ -49,6 +50,7 @@ func Define(reg *storage.Registry, tenants *tenancy.Commands, agents *agent.Comm
 	c.relay = storage.Define(reg, "run.relay", evalRelay)
 	c.giveUp = storage.Define(reg, "run.give_up", evalGiveUp)
 	c.wait = storage.Define(reg, "run.wait", evalWait)
+	c.told = storage.Define(reg, "run.told", evalTold)
 	return c
 }
 
@@ -119,8 +121,8 @@ func fill(tx storage.Tx, s *queue.Session, limit int) (int, error) {
 }
 
 // finish does all that comes with a run's final event, which has just been appended: its slot, its place in the queue, its
-// lease, its deadline and what is held back for it go, and the worker that is free now gets the next run that waits. st is
-// not saved.
+// lease, its deadline and what is held back for it go, and the worker that is free now gets the next run that waits. A relay
+// keeps its lease while somebody is to be told of the end. st is not saved.
 func finish(tx storage.Tx, st *state) error {
 	if err := st.forfeit(tx); err != nil {
 		return err
@@ -128,11 +130,14 @@ func finish(tx storage.Tx, st *state) error {
 	if err := quota.ReleaseRun(tx, st.tenantID); err != nil {
 		return err
 	}
-	st.watch(tx, 0)
+	st.watch(tx, st.unheardAt())
 	if st.Remote != 0 {
 		if err := st.homecoming(tx); err != nil {
 			return err
 		}
+	}
+	if st.Remote.owes() {
+		return st.keepRelay(tx)
 	}
 	if st.Place != "" {
 		if err := queue.Remove(tx, st.Place); err != nil {
@@ -174,14 +179,14 @@ func (st *state) vacate(tx storage.Tx, eventID string) error {
 	former := st.Session
 	st.Session = ""
 	switch {
-	case st.Status.Final():
-		st.save(tx, st.Status)
+	case st.Status.Final() && !st.Remote.owes():
+		st.save(tx, st.shown())
 		return nil
 	case st.Remote.out():
 		if err := st.relayIn(tx, "", former); err != nil {
 			return err
 		}
-		st.save(tx, st.Status)
+		st.save(tx, st.shown())
 		return nil
 	case st.CancelMS != 0:
 		return st.end(tx, &event.Draft{ID: eventID, Type: event.RunCanceled, Payload: event.Canceled(st.CancelBy)})
@@ -357,12 +362,15 @@ func (c *Commands) overdue(tx storage.Tx, key, eventID string, graceMS int64) (l
 		return 0, err
 	}
 	st, err := readState(tx, k)
-	if fault.Is(err, fault.NotFound) || err == nil && st.Status.Final() {
+	if fault.Is(err, fault.NotFound) || err == nil && st.Status.Final() && !st.hidden() {
 		tx.Delete(key)
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
+	}
+	if st.hidden() {
+		return st.unheard(tx, graceMS)
 	}
 	late = st.DeadlineMS + graceMS
 	if st.Remote.out() {

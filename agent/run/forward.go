@@ -52,6 +52,9 @@ type away struct {
 	// Refusals are the last refusal of each target, by its number.
 	Refusals map[int]Refusal `json:"refusals,omitempty"`
 	Last     *Refusal        `json:"last,omitempty"`
+	// Lost is set when the run was given up because nothing was heard of who has it, and Late is what that one had by then.
+	Lost bool        `json:"lost,omitempty"`
+	Late *LateResult `json:"late_result,omitempty"`
 }
 
 // Hop is a node that passed a run on, and its cluster.
@@ -74,7 +77,9 @@ func (a *away) target() *Target { return &a.Targets[a.Next%len(a.Targets)] }
 
 func (a *away) placement() Placement {
 	t := a.target()
-	return Placement{StackID: t.StackID, Organization: t.Organization, RouteID: a.RouteID, Phase: a.Phase, LastRefusal: a.Last}
+	return Placement{
+		StackID: t.StackID, Organization: t.Organization, RouteID: a.RouteID, Phase: a.Phase, LastRefusal: a.Last, LateResult: a.Late,
+	}
 }
 
 func readAway(r storage.Reader, k keys) (*away, error) {
@@ -122,6 +127,9 @@ func (a *away) offer(tx storage.Tx, st *state, offerID string) error {
 	}
 	a.Phase, a.Mark, a.OfferID = Offered, st.Sequence, offerID
 	a.Attempt++
+	if a.target().FinalAck {
+		st.Remote |= owing
+	}
 	return nil
 }
 
@@ -155,7 +163,7 @@ func unpark(tx storage.Tx, limit int) (n int, err error) {
 	})
 	for i := 0; i < len(waiting) && err == nil; i++ {
 		var st *state
-		if st, err = readState(tx, waiting[i]); fault.Is(err, fault.NotFound) || err == nil && st.Status.Final() {
+		if st, err = readState(tx, waiting[i]); fault.Is(err, fault.NotFound) || err == nil && st.Status.Final() && !st.Remote.owes() {
 			tx.Delete(waiting[i].wait())
 			err = nil
 			continue
@@ -166,7 +174,7 @@ func unpark(tx storage.Tx, limit int) (n int, err error) {
 		if err != nil || st.Session == "" {
 			break // nobody is there to take any
 		}
-		st.save(tx, st.Status)
+		st.save(tx, st.shown())
 		n++
 	}
 	return n, err
@@ -214,7 +222,11 @@ func (st *state) overdueAway(tx storage.Tx, eventID string, late int64) (int64, 
 		return late, nil
 	}
 	f.Attempt++
+	f.Lost = f.Phase != Held
 	if err := f.save(tx, st.keys); err != nil {
+		return 0, err
+	}
+	if err := st.relet(tx); err != nil {
 		return 0, err
 	}
 	failure := f.errLost(st)
@@ -265,10 +277,15 @@ func fenced(r storage.Reader, l Lease) (*state, *away, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	switch {
-	case st.Status.Final():
+	if st.Status.Final() {
 		return nil, nil, fault.New(fault.Conflict, "The run is %s; its journal is closed.", st.Status).With("reason", "final")
-	case !st.Remote.out() || st.Session == "" || st.Session != l.SessionID || st.Epoch != l.Epoch:
+	}
+	return st.relayed(r, l)
+}
+
+// relayed reads where the run goes, for who holds its lease.
+func (st *state) relayed(r storage.Reader, l Lease) (*state, *away, error) {
+	if !st.Remote.out() || st.Session == "" || st.Session != l.SessionID || st.Epoch != l.Epoch {
 		return nil, nil, fault.New(fault.Conflict, "The run has gone to another node.").With("reason", "fenced")
 	}
 	f, err := readAway(r, st.keys)
@@ -341,6 +358,7 @@ func evalWithdraw(tx storage.Tx, a withdrawArgs) (none struct{}, err error) {
 		f.Refusals = make(map[int]Refusal)
 	}
 	f.Refusals[f.Next], f.Last, f.Phase = a.Why, &a.Why, Held
+	st.Remote &^= owing
 	left := f.advance()
 	if err := f.save(tx, st.keys); err != nil {
 		return none, err
@@ -351,6 +369,7 @@ func evalWithdraw(tx storage.Tx, a withdrawArgs) (none struct{}, err error) {
 	case !left:
 		return none, st.end(tx, &event.Draft{ID: a.EventID, Type: event.RunFailed, Payload: event.Failed(f.errRefused(a.Why))})
 	}
+	st.save(tx, st.Status)
 	return none, nil
 }
 
@@ -487,6 +506,7 @@ func evalGiveUp(tx storage.Tx, a giveUpArgs) (none struct{}, err error) {
 		return none, fault.New(fault.Conflict, "The run is %s, in attempt %d.", f.Phase, f.Attempt).With("reason", "phase")
 	}
 	f.Attempt++
+	f.Lost = a.Failure == nil
 	if err := f.save(tx, st.keys); err != nil {
 		return none, err
 	}

@@ -95,6 +95,11 @@ type Forward struct {
 	Unsent bool
 	Hops   int
 	Via    []Hop
+	// Ended says that the run has ended, with Last and LastID, and who was asked to work on it is still to be told; then
+	// CompletedAt says when, and Lost that it was given up because nothing was heard any more.
+	Ended       bool
+	CompletedAt time.Time
+	Lost        bool
 	// Canceled says that a cancel was asked for, by whom.
 	Canceled   bool
 	CanceledBy string
@@ -142,7 +147,7 @@ func (g given) of(o RunOptions) RequestOptions {
 func (s *Service) LoadForward(ctx context.Context, l Lease) (*Forward, error) {
 	f := &Forward{Lease: l}
 	err := s.store.View(ctx, storage.Read{}, func(r storage.Snapshot) error {
-		st, a, err := fenced(r, l)
+		st, a, err := loadable(r, l)
 		if err != nil {
 			return err
 		}
@@ -157,12 +162,22 @@ func (s *Service) LoadForward(ctx context.Context, l Lease) (*Forward, error) {
 		f.Phase, f.Targets, f.Next, f.Attempt, f.Hops, f.Via = a.Phase, a.Targets, a.Next, a.Attempt, a.Hops, a.Via
 		f.Unsent = a.Phase == Offered && a.Attempt == 1 && a.Born == l.Epoch
 		f.Canceled, f.CanceledBy = st.CancelMS != 0, st.CancelBy
+		f.Ended, f.CompletedAt, f.Lost = st.Status.Final(), timeOf(st.CompletedMS), a.Lost
 		return f.journal(r, st, a)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// loadable reads a run for its relay: one that goes away, or has ended and its executor is still to be told.
+func loadable(r storage.Reader, l Lease) (*state, *away, error) {
+	st, err := readState(r, keys{l.TenantID, l.RunID})
+	if err == nil && st.Status.Final() && st.Remote.owes() {
+		return st.relayed(r, l)
+	}
+	return fenced(r, l)
 }
 
 // journal reads the prefix, and where the journal ends.
@@ -236,7 +251,9 @@ type Arrival struct {
 	Journal     []json.RawMessage
 	RemainingMS int64
 	MaxRuns     *int64
-	Meta        Meta
+	// FinalAck says that the origin will tell how the run ended there.
+	FinalAck bool
+	Meta     Meta
 }
 
 // PrepareInbound checks an arrival and makes it ready for Commands.Take.
@@ -267,7 +284,7 @@ func (s *Service) PrepareInbound(ctx context.Context, a *Arrival) (*Inbound, err
 		return nil, err
 	}
 	s.fresh.put(args)
-	in := &Inbound{Origin: a.Origin, Attempt: a.Attempt, RemainingMS: a.RemainingMS, MaxRuns: a.MaxRuns, Create: *args}
+	in := &Inbound{Origin: a.Origin, Attempt: a.Attempt, RemainingMS: a.RemainingMS, MaxRuns: a.MaxRuns, FinalAck: a.FinalAck, Create: *args}
 	head := event.Head{TenantID: a.Origin.TenantID, AgentID: a.AgentID, RunID: a.RunID}
 	for i, raw := range a.Journal {
 		kept, err := event.CheckPrefix(raw, &head, uint64(i)+1, args.TenantID)

@@ -36,8 +36,10 @@ type Inbound struct {
 	// RemainingMS is how long the origin still gives the run.
 	RemainingMS int64 `json:"remaining_ms"`
 	// MaxRuns is the grant's bound on runs at once; nil sets none.
-	MaxRuns *int64     `json:"max_runs,omitempty"`
-	Create  createArgs `json:"create"`
+	MaxRuns *int64 `json:"max_runs,omitempty"`
+	// FinalAck says that the origin will tell how the run ended there (Commands.Conclude).
+	FinalAck bool       `json:"final_ack,omitempty"`
+	Create   createArgs `json:"create"`
 }
 
 // Taken is the answer to an inbound run.
@@ -168,6 +170,8 @@ type inbound struct {
 	Attempt uint64 `json:"attempt"`
 	Hash    string `json:"hash"`
 	Counted bool   `json:"counted"` // against the grant
+	// Superseded says that the end which the run has here is not the one that it has at its origin.
+	Superseded bool `json:"superseded,omitempty"`
 }
 
 func readInbound(r storage.Reader, k keys) (*inbound, error) {
@@ -180,6 +184,15 @@ func readInbound(r storage.Reader, k keys) (*inbound, error) {
 		return nil, fmt.Errorf("run: origin of %s is broken: %w", k.runID, err)
 	}
 	return in, nil
+}
+
+func (in *inbound) save(tx storage.Tx, k keys) error {
+	raw, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("run: encode origin: %w", err)
+	}
+	tx.Set(k.origin(), raw)
+	return nil
 }
 
 // Take takes a run of another organisation, or finds that it was taken before, or refuses it on record. It is part of a
@@ -240,11 +253,9 @@ func (in *Inbound) again(tx storage.Tx, k *known) (Taken, error) {
 	}
 	if in.Attempt > have.Attempt {
 		have.Attempt = in.Attempt
-		raw, err := json.Marshal(have)
-		if err != nil {
-			return Taken{}, fmt.Errorf("run: encode origin: %w", err)
+		if err := have.save(tx, at); err != nil {
+			return Taken{}, err
 		}
-		tx.Set(at.origin(), raw)
 	}
 	return Taken{RunID: at.runID, Replayed: true}, nil
 }
@@ -324,11 +335,13 @@ func (c *Commands) writeInbound(tx storage.Tx, in *Inbound, st *state, options *
 		tx.Set(event.Key(st.tenantID, st.runID, uint64(i)+1), raw)
 	}
 	tx.Set(st.record(), appendRecord(st, options, a.Record))
-	raw, err := json.Marshal(inbound{Origin: in.Origin, Attempt: in.Attempt, Hash: a.Hash, Counted: in.MaxRuns != nil})
-	if err != nil {
-		return fmt.Errorf("run: encode origin: %w", err)
+	from := inbound{Origin: in.Origin, Attempt: in.Attempt, Hash: a.Hash, Counted: in.MaxRuns != nil}
+	if err := from.save(tx, st.keys); err != nil {
+		return err
 	}
-	tx.Set(st.origin(), raw)
+	if in.FinalAck {
+		st.veil(tx)
+	}
 	enlist(tx, st, a.Labels)
 	st.watch(tx, st.DeadlineMS)
 	if err := a.settle(tx, st); err != nil {

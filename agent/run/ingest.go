@@ -136,6 +136,9 @@ func (in *ingest) save() error {
 			return err
 		}
 		if r.st.Status.Final() && !r.before.Final() {
+			if err := r.st.relet(in.tx); err != nil {
+				return err
+			}
 			if err := finish(in.tx, r.st); err != nil {
 				return err
 			}

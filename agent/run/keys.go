@@ -17,6 +17,7 @@ import (
 //	runs/{run}/waiting          what it waits for, of a run whose worker has to wait long
 //	runs/{run}/forward          where it goes, of a run that others work on
 //	runs/{run}/origin           where it came from, of a run of others
+//	runs/{run}/veil             there while the end of a run of others is not to be seen (package event)
 //	runs/{run}/events/{seq}     the journal (package event)
 //	run-list/{made}             all runs, by the time they were made
 //	run-agent/{agent}/{made}    those of an agent

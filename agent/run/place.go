@@ -59,6 +59,8 @@ type Target struct {
 	// TenantID is the tenant there that ours stands for.
 	TenantID string `json:"tenant_id"`
 	RouteID  string `json:"route_id,omitempty"`
+	// FinalAck says that the peer wants to be told how the run ended here, and shows its end to nobody else before.
+	FinalAck bool `json:"final_ack,omitempty"`
 	// LostAfterMS is how long the peer may be silent before the run is given up; 0 waits for the run's own deadline.
 	LostAfterMS int64 `json:"lost_after_ms,omitempty"`
 }

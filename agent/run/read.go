@@ -15,16 +15,34 @@ import (
 	"github.com/nexixai/agentos/storage"
 )
 
-// Get returns one run, with its input, or fault.NotFound.
+// detail is what of a run is read.
+type detail uint8
+
+const (
+	withInput detail = 1 << iota
+	unveiled         // its end too, though its origin may not have it yet
+)
+
+// Get returns one run, with its input, or fault.NotFound. Of a run of others whose origin has not heard of its end it tells
+// as if it went on.
 func (s *Service) Get(ctx context.Context, r storage.Read, tenantID, runID string) (*Run, uint64, error) {
+	return s.get(ctx, r, keys{tenantID, runID}, withInput)
+}
+
+// GetWhole is Get for whom nothing is veiled: the organisation that the run comes from.
+func (s *Service) GetWhole(ctx context.Context, r storage.Read, tenantID, runID string) (*Run, uint64, error) {
+	return s.get(ctx, r, keys{tenantID, runID}, withInput|unveiled)
+}
+
+func (s *Service) get(ctx context.Context, r storage.Read, k keys, d detail) (*Run, uint64, error) {
 	var out *Run
 	var index uint64
 	err := storage.Find(ctx, s.store, r, func(v storage.Snapshot) (err error) {
 		index = v.Index()
-		if !id.Valid(runID) {
+		if !id.Valid(k.runID) {
 			return errNoRun()
 		}
-		out, err = read(v, keys{tenantID, runID}, true)
+		out, err = read(v, k, d)
 		return err
 	})
 	return out, index, err
@@ -56,10 +74,13 @@ func (rec *record) request() (Request, error) {
 }
 
 // read puts a run together from its record, its state, and its final event.
-func read(r storage.Reader, k keys, whole bool) (*Run, error) {
+func read(r storage.Reader, k keys, d detail) (*Run, error) {
 	st, err := readState(r, k)
 	if err != nil {
 		return nil, err
+	}
+	if st.hidden() && d&unveiled == 0 {
+		st.Progress = st.before()
 	}
 	rec, err := readRecord(r, k)
 	if err != nil {
@@ -91,7 +112,7 @@ func read(r storage.Reader, k keys, whole bool) (*Run, error) {
 			return nil, err
 		}
 	}
-	if whole {
+	if d&withInput != 0 {
 		out.Input = &req.Input
 	}
 	if st.Status.Final() {
@@ -116,7 +137,7 @@ func (r *Run) crossed(s storage.Reader, st *state) error {
 		if err != nil {
 			return err
 		}
-		r.Placement.ForwardedFrom = in.Organization
+		r.Placement.ForwardedFrom, r.Placement.Superseded = in.Organization, in.Superseded
 	}
 	return nil
 }
@@ -237,7 +258,7 @@ func (s *Service) List(ctx context.Context, r storage.Read, tenantID string, f F
 		size := 0
 		for i, entry := range entries {
 			_, runID, _ := strings.Cut(entry, "/")
-			one, err := read(v, keys{tenantID, runID}, false)
+			one, err := read(v, keys{tenantID, runID}, 0)
 			if err != nil {
 				return err
 			}

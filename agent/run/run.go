@@ -135,6 +135,17 @@ type Placement struct {
 	// asked last did not take it.
 	Phase       Phase    `json:"phase,omitempty"`
 	LastRefusal *Refusal `json:"last_refusal,omitempty"`
+	// LateResult is what the peer had made of a run that was given up because the peer was lost. It does not count.
+	LateResult *LateResult `json:"late_result,omitempty"`
+	// Superseded says, of a run of others, that its origin has not taken the end that it has here.
+	Superseded bool `json:"superseded,omitempty"`
+}
+
+// LateResult is how a run ended at a peer that had been given up.
+type LateResult struct {
+	Status      Status    `json:"status"`
+	CompletedAt time.Time `json:"completed_at"`
+	RemoteRunID string    `json:"remote_run_id"`
 }
 
 // Lease is a session's right to write one run's journal.

@@ -50,10 +50,15 @@ type remote uint8
 const (
 	outward remote = 1 << iota // another organisation works on it
 	inward                     // it came from another organisation
+	veiled                     // its end is not shown here before its origin has it (conclude.go)
+	owing                      // who was asked to work on it is to be told how it ended (conclude.go)
 )
 
 func (r remote) out() bool { return r&outward != 0 }
 func (r remote) in() bool  { return r&inward != 0 }
+
+// owes reports whether somebody has been asked who is to be told how the run ended.
+func (r remote) owes() bool { return r&owing != 0 }
 
 var statuses = [...]Status{"", Queued, Running, Completed, Failed, Canceled}
 
@@ -158,14 +163,14 @@ func (st *state) append(tx storage.Tx, d *event.Draft) error {
 	return nil
 }
 
-// save writes the state, and moves the run from the list of status before to that of its status now.
+// save writes the state, and moves the run from the list of status before to that of its status now, as it is shown.
 func (st *state) save(tx storage.Tx, before Status) {
-	if before != st.Status {
+	if now := st.shown(); before != now {
 		entry := st.made()
 		if before != "" {
 			tx.Delete(statusPrefix(st.tenantID, before) + entry)
 		}
-		tx.Set(statusPrefix(st.tenantID, st.Status)+entry, nil)
+		tx.Set(statusPrefix(st.tenantID, now)+entry, nil)
 	}
 	tx.Set(st.state(), st.encode())
 }

@@ -129,15 +129,25 @@ type Spent struct {
 
 // Placement is where a run runs.
 type Placement struct {
-	StackID       string          `json:"stack_id"`
-	Organization  string          `json:"organization"`
-	ForwardedFrom string          `json:"forwarded_from"`
-	RouteID       string          `json:"route_id"`
-	LateResult    json.RawMessage `json:"late_result"`
+	StackID       string `json:"stack_id"`
+	Organization  string `json:"organization"`
+	ForwardedFrom string `json:"forwarded_from"`
+	RouteID       string `json:"route_id"`
+	// LateResult is what a peer that was given up as lost had made of the run. It does not count.
+	LateResult *LateResult `json:"late_result"`
+	// Superseded says, of a run of others, that its origin has not taken the end that it has here.
+	Superseded bool `json:"superseded"`
 	// Phase is where the forwarding stands: held (nobody has it), offered (a peer is asked) or accepted; "" for a run that stays
 	// in its cluster. LastRefusal is why the one that was asked last did not take it.
 	Phase       string   `json:"phase"`
 	LastRefusal *Refusal `json:"last_refusal"`
+}
+
+// LateResult is how a run ended at a peer that had been given up.
+type LateResult struct {
+	Status      string    `json:"status"`
+	CompletedAt time.Time `json:"completed_at"`
+	RemoteRunID string    `json:"remote_run_id"`
 }
 
 // Refusal is why a peer did not take a run.

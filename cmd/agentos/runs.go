@@ -68,6 +68,12 @@ func (a *app) printRun(c *conn, r *client.Run) error {
 				t.row("refused last", fmt.Sprintf("by %s: %s", no.Organization, no.Message))
 			}
 		}
+		if late := r.Placement.LateResult; late != nil {
+			t.row("too late", fmt.Sprintf("%s had it %s at %s", r.Placement.Organization, late.Status, cell(late.CompletedAt)))
+		}
+		if r.Placement.Superseded {
+			t.row("superseded", r.Placement.ForwardedFrom+" has not taken what was done here")
+		}
 		t.row("created", r.CreatedAt)
 		t.row("took", took(r))
 		t.row("steps", fmt.Sprintf("%d, with %d model and %d tool calls", r.Summary.Steps, r.Summary.ModelCalls, r.Summary.ToolCalls))

@@ -60,7 +60,7 @@ type Options struct {
 func need() negotiation.Need {
 	return negotiation.Need{
 		Required: []string{"tenant_isolation"},
-		Optional: []string{"runs_forward", "origin_run_ids", "events_stream", "events_ingest"},
+		Optional: []string{"runs_forward", "origin_run_ids", "events_stream", "events_ingest", "final_ack"},
 	}
 }
 

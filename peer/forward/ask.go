@@ -63,9 +63,7 @@ func (r *relay) ask() error {
 		return err
 	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(r.ctx, askTime)
-	answer, err := r.f.call(ctx, r.it, &peer, http.MethodPost, forwardPath, body)
-	cancel()
+	answer, err := r.f.timely(r.ctx, r.it, &peer, http.MethodPost, forwardPath, body)
 	var no *refusal
 	switch {
 	case err == nil:
@@ -153,7 +151,7 @@ func (r *relay) request(peer *registry.Peer) ([]byte, error) {
 		Selector: run.Selector{StackID: peer.StackID}, Run: wanted, Traceparent: it.Traceparent,
 		Origin: &Sender{
 			ClusterID: r.f.o.ClusterID, StackID: r.f.o.StackID, TenantID: it.TenantID, RunID: it.RunID, Attempt: it.Attempt,
-			RemainingMS: time.Until(it.Deadline).Milliseconds(), CorrelationID: it.CorrelationID, Journal: journal,
+			RemainingMS: time.Until(it.Deadline).Milliseconds(), CorrelationID: it.CorrelationID, FinalAck: it.Target().FinalAck, Journal: journal,
 		},
 	}}
 	var out bytes.Buffer
@@ -180,6 +178,13 @@ func (f *Forwarder) call(ctx context.Context, it *run.Forward, peer *registry.Pe
 		return nil, refusalOf(response.StatusCode, raw)
 	}
 	return raw, nil
+}
+
+// timely is call within askTime.
+func (f *Forwarder) timely(ctx context.Context, it *run.Forward, peer *registry.Peer, method, path string, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	return f.call(ctx, it, peer, method, path, body)
 }
 
 func (f *Forwarder) to(it *run.Forward, peer *registry.Peer, method, path string, body []byte) Call {
@@ -250,9 +255,7 @@ func (r *relay) carryCancel(it *run.Forward) {
 		news := r.f.news()
 		peer, ok := r.f.node(&target, tries)
 		if ok && r.valid() == nil {
-			ctx, cancel := context.WithTimeout(r.ctx, askTime)
-			_, err := r.f.call(ctx, it, &peer, http.MethodPost, path, nil)
-			cancel()
+			_, err := r.f.timely(r.ctx, it, &peer, http.MethodPost, path, nil)
 			if err == nil {
 				r.log().Info("a peer has heard of a cancel", zap.String("organization", target.Organization), zap.String("peer_stack_id", peer.StackID))
 				return

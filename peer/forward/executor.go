@@ -27,13 +27,22 @@ type Caller struct {
 	Claims *trust.ForwardClaims
 }
 
+// origin is where the caller's runs come from; the tenant there isn't told by every call.
+func (by *Caller) origin() run.Origin {
+	return run.Origin{
+		PeeringID: by.Peering.ID, Organization: by.Peering.Organization, TrustDomain: by.Peering.TrustDomain, ClusterID: by.Peering.ClusterID, StackID: by.StackID,
+	}
+}
+
 // Commands are the executor's changes of the store.
 type Commands struct {
 	runs   *run.Commands
 	take   storage.Call[takeArgs, run.Taken]
 	refuse storage.Call[refuseArgs, run.Taken]
 	cancel storage.Call[cancelArgs, struct{}]
-	ingest storage.Call[ingestArgs, []run.Verdict]
+	// conclude takes in how a run ended at its origin.
+	conclude storage.Call[concludeArgs, run.Concluded]
+	ingest   storage.Call[ingestArgs, []run.Verdict]
 }
 
 // Define adds the commands to reg; runs are those of the same registry.
@@ -42,6 +51,7 @@ func Define(reg *storage.Registry, runs *run.Commands) *Commands {
 	c.take = storage.Define(reg, "forward.take", c.evalTake)
 	c.refuse = storage.Define(reg, "forward.refuse", c.evalRefuse)
 	c.cancel = storage.Define(reg, "forward.cancel", c.evalCancel)
+	c.conclude = storage.Define(reg, "forward.conclude", c.evalConclude)
 	c.ingest = storage.Define(reg, "forward.ingest", c.evalIngest)
 	return c
 }
@@ -190,6 +200,21 @@ func (c *Commands) evalCancel(tx storage.Tx, a cancelArgs) (none struct{}, err e
 	return none, c.runs.CancelInbound(tx, a.Origin, a.TenantID, a.RunID, a.EventID, a.By, a.CorrelationID)
 }
 
+type concludeArgs struct {
+	Token token          `json:"token"`
+	End   run.Conclusion `json:"end"`
+}
+
+func (c *Commands) evalConclude(tx storage.Tx, a concludeArgs) (run.Concluded, error) {
+	if _, err := active(tx, a.End.Origin.PeeringID); err != nil {
+		return run.Concluded{}, err
+	}
+	if err := a.Token.use(tx); err != nil {
+		return run.Concluded{}, err
+	}
+	return c.runs.Conclude(tx, a.End)
+}
+
 // ExecutorOptions says how to make an Executor.
 type ExecutorOptions struct {
 	Store    storage.Store
@@ -231,7 +256,7 @@ func (e *Executor) Accept(ctx context.Context, by *Caller, req *Request, r *RunR
 		f := &fault.Error{Code: fault.Code(no.Error.Code), Message: no.Error.Message, Details: no.Error.Details}
 		return nil, false, index, f.With("refused_attempt", no.Attempt)
 	}
-	now, at, err := e.o.Runs.Get(ctx, storage.Read{MinIndex: index}, by.Auth.TenantID, taken.RunID)
+	now, at, err := e.o.Runs.GetWhole(ctx, storage.Read{MinIndex: index}, by.Auth.TenantID, taken.RunID)
 	if err != nil {
 		return nil, false, index, err
 	}
@@ -274,7 +299,7 @@ func (e *Executor) arrival(by *Caller, req *Request, r *RunRequest, create run.R
 	}
 	return &run.Arrival{
 		Origin: origin, Attempt: o.Attempt, RunID: o.RunID, AgentID: r.AgentID, Request: create, IdempotencyKey: r.IdempotencyKey,
-		By: tenancy.Actor{Auth: by.Auth, CorrelationID: meta.CorrelationID}, Journal: o.Journal, RemainingMS: o.RemainingMS, Meta: meta,
+		By: tenancy.Actor{Auth: by.Auth, CorrelationID: meta.CorrelationID}, Journal: o.Journal, RemainingMS: o.RemainingMS, FinalAck: o.FinalAck, Meta: meta,
 	}, nil
 }
 
@@ -287,10 +312,25 @@ func (e *Executor) Cancel(ctx context.Context, by *Caller, runID, correlationID 
 		return 0, fault.New(fault.Forbidden, "The grant or the token lacks the scope %s.", tenancy.RunsCancel).With("scope", string(tenancy.RunsCancel))
 	}
 	_, index, err = e.o.Commands.cancel.Do(ctx, e.o.Store, "", cancelArgs{
-		Token: tokenOf(by), Origin: run.Origin{PeeringID: by.Peering.ID, Organization: by.Peering.Organization, TrustDomain: by.Peering.TrustDomain, ClusterID: by.Peering.ClusterID, StackID: by.StackID},
+		Token: tokenOf(by), Origin: by.origin(),
 		TenantID: by.Auth.TenantID, RunID: runID, EventID: id.New(id.Event), By: by.Auth.Principal.ID, CorrelationID: correlationID,
 	})
 	return index, err
+}
+
+// Conclude takes in how a run ended at the peer that forwarded it, and answers with what there is of it here. A run that goes
+// on here though it has ended there is canceled, if the caller may; one that has not come will be refused.
+func (e *Executor) Conclude(ctx context.Context, by *Caller, runID string, end Final, correlationID string) (run.Concluded, uint64, error) {
+	switch {
+	case !id.Valid(runID):
+		return run.Concluded{}, 0, fault.Invalid("run_id", "A run id is 1 to %d letters, digits, '.', '_' and '-'.", id.MaxLen)
+	case end.Sequence == 0 || !id.Valid(end.EventID):
+		return run.Concluded{}, 0, fault.Invalid("final", "The event that ended the run is told by its sequence and its event_id.")
+	}
+	return e.o.Commands.conclude.Do(ctx, e.o.Store, "", concludeArgs{Token: tokenOf(by), End: run.Conclusion{
+		Origin: by.origin(), TenantID: by.Auth.TenantID, RunID: runID, Sequence: end.Sequence, FinalID: end.EventID,
+		Stop: by.Auth.Has(tenancy.RunsCancel), By: by.Auth.Principal.ID, EventID: id.New(id.Event), CorrelationID: correlationID,
+	}})
 }
 
 // Place is an event of a journal, by its sequence and its id.

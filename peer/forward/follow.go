@@ -86,6 +86,9 @@ func (r *relay) pauseFollowing(news <-chan struct{}, d time.Duration) error {
 func (r *relay) look() error {
 	return r.patiently(func() error {
 		now, err := r.f.o.Runs.LoadForward(r.ctx, r.lease)
+		if err == nil && now.Ended {
+			return errDone
+		}
 		if err == nil && now.Canceled && !r.carrying {
 			r.carry(now)
 		}
@@ -191,9 +194,7 @@ func (r *relay) doubtful() bool {
 
 // probe asks the peer about a run, beside its stream, and reports whether it answered that it has it.
 func (f *Forwarder) probe(ctx context.Context, it *run.Forward, peer *registry.Peer) bool {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	_, err := f.call(ctx, it, peer, http.MethodGet, runPath+it.RunID, nil)
+	_, err := f.timely(ctx, it, peer, http.MethodGet, runPath+it.RunID, nil)
 	return err == nil
 }
 

@@ -20,6 +20,7 @@ type Runs interface {
 	Withdraw(ctx context.Context, l run.Lease, attempt uint64, why run.Refusal) error
 	Relay(ctx context.Context, r run.Relay) (last uint64, err error)
 	GiveUp(ctx context.Context, l run.Lease, attempt uint64, failure *fault.Error) error
+	Told(ctx context.Context, l run.Lease, late *run.LateResult) error
 	HandBack(ctx context.Context, leases ...run.Lease) error
 }
 

@@ -67,7 +67,7 @@ func (r *relay) work() {
 		r.asked = 1 // another node may have sent it, and died before it knew more
 	}
 	r.heard = time.Now()
-	for err == nil {
+	for err == nil && !r.it.Ended {
 		switch r.it.Phase {
 		case run.Held:
 			err = r.offer()
@@ -77,7 +77,13 @@ func (r *relay) work() {
 			err = r.follow()
 		}
 	}
-	if !errors.Is(err, errDone) && r.ctx.Err() == nil {
+	if errors.Is(err, errDone) && r.ctx.Err() == nil && r.it != nil && r.it.Target().FinalAck {
+		err = r.load() // it may be done because the run has ended
+	}
+	if err == nil && r.it.Ended {
+		err = r.conclude()
+	}
+	if err != nil && !errors.Is(err, errDone) && r.ctx.Err() == nil {
 		r.log().Error("a relay has ended without its run", zap.Error(err))
 	}
 }
@@ -88,7 +94,7 @@ func (r *relay) load() error {
 		r.it, err = r.f.o.Runs.LoadForward(r.ctx, r.lease)
 		return err
 	})
-	if err == nil && r.it.Canceled && r.it.Phase != run.Held && !r.carrying {
+	if err == nil && r.it.Canceled && !r.it.Ended && r.it.Phase != run.Held && !r.carrying {
 		r.carry(r.it)
 	}
 	return err

@@ -44,6 +44,8 @@ type Sender struct {
 	Attempt       uint64 `json:"attempt"`
 	RemainingMS   int64  `json:"remaining_ms"`
 	CorrelationID string `json:"correlation_id,omitempty"`
+	// FinalAck says that the origin will tell how the run ended there (Final).
+	FinalAck bool `json:"final_ack,omitempty"`
 	// Journal is the run's events so far, from the first, as {"event":{…}}.
 	Journal []json.RawMessage `json:"journal"`
 }
@@ -57,6 +59,13 @@ type Forwarded struct {
 	RemoteRunID     string     `json:"remote_run_id"`
 	RemoteEventsURL string     `json:"remote_events_url"` // for the forwarding peer
 	Status          run.Status `json:"status"`
+}
+
+// Final is the body of runs/{run_id}:conclude, inside "final": the event that ended the run at its origin. The answer is a
+// run.Concluded, inside "concluded".
+type Final struct {
+	Sequence uint64 `json:"sequence"`
+	EventID  string `json:"event_id"`
 }
 
 // EventsPath is where the peer that forwarded a run follows it.

@@ -71,15 +71,15 @@ func (a *asked) ID() string {
 }
 func (*asked) Free() int { return 0 }
 
-// away sends every run to globex; live says that it answers.
+// away sends every run to globex; live says that it answers, finalAck that it's told how runs end.
 type away struct {
-	lostAfterMS int64
-	live        bool
+	lostAfterMS    int64
+	live, finalAck bool
 }
 
 func (a away) Place(context.Context, run.Placing, bool) (*run.Placed, error) {
 	return &run.Placed{RouteID: "rte_1", Live: a.live, Targets: []run.Target{{
-		PeeringID: "prg_1", Organization: "globex", ClusterID: "clu_globex", StackID: "stk_globex_1", TenantID: tenantID, LostAfterMS: a.lostAfterMS,
+		PeeringID: "prg_1", Organization: "globex", ClusterID: "clu_globex", StackID: "stk_globex_1", TenantID: tenantID, LostAfterMS: a.lostAfterMS, FinalAck: a.finalAck,
 	}}}, nil
 }
 
@@ -278,6 +278,8 @@ type wire struct {
 	// before may refuse a call before it is heard, after may lose its answer.
 	before, after func(c forward.Call) error
 	posts, looks  atomic.Int64
+	// instead, when set, may answer a call itself.
+	instead func(c forward.Call) *http.Response
 	// frames, when set, stands for the body of a stream.
 	frames func(after uint64) io.Reader
 	// cut breaks streams off at any byte.
@@ -332,7 +334,13 @@ func (w *wire) Do(ctx context.Context, c forward.Call) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	response := w.hear(ctx, c)
+	var response *http.Response
+	if w.instead != nil {
+		response = w.instead(c)
+	}
+	if response == nil {
+		response = w.hear(ctx, c)
+	}
 	if w.after != nil {
 		if err := w.after(c); err != nil {
 			_ = response.Body.Close()
@@ -354,6 +362,15 @@ func (w *wire) hear(ctx context.Context, c forward.Call) *http.Response {
 	case path == "/v1/federation/runs:forward":
 		w.posts.Add(1)
 		return w.accept(ctx, by, c.Body)
+	case strings.HasSuffix(path, ":conclude"):
+		var body struct {
+			Final forward.Final `json:"final"`
+		}
+		if err := json.Unmarshal(c.Body, &body); err != nil {
+			return answer(nil, fault.Invalid("body", "%v", err))
+		}
+		done, _, err := w.to.executor.Conclude(ctx, by, strings.TrimSuffix(path[len("/v1/federation/runs/"):], ":conclude"), body.Final, "corr_2")
+		return answer(map[string]any{"concluded": done}, err)
 	case strings.HasSuffix(path, ":cancel"):
 		_, err := w.to.executor.Cancel(ctx, by, strings.TrimSuffix(path[len("/v1/federation/runs/"):], ":cancel"), "corr_2")
 		return answer(map[string]any{}, err)
@@ -403,7 +420,7 @@ func (w *wire) stream(ctx context.Context, by *forward.Caller, runID, query stri
 		}
 		return &http.Response{StatusCode: http.StatusOK, Body: body}
 	}
-	cursor, err := w.to.hub.Follow(ctx, storage.Read{}, tenantID, runID, after)
+	cursor, err := w.to.hub.FollowWhole(ctx, storage.Read{}, tenantID, runID, after)
 	if err != nil {
 		return answer(nil, err)
 	}

@@ -15,6 +15,9 @@ import (
 // back as a stream.
 var needed = [...]string{"events_stream", "origin_run_ids", "runs_forward"}
 
+// finalAck is the feature by which who works on a run is told how it ended at its origin.
+const finalAck = "final_ack"
+
 // check notes one check of o. missing, with a failed one, is what o lacks in a word.
 func (o *option) check(name string, ok bool, missing, format string, args ...any) bool {
 	o.Reasons = append(o.Reasons, run.Reason{Check: name, OK: ok, Detail: fmt.Sprintf(format, args...)})
@@ -63,6 +66,7 @@ func (d *decision) remote(p *Peer) *option {
 		o.target.ClusterID = p.Peering.ClusterID
 	}
 	o.draw = d.draw("node/" + o.StackID)
+	o.target.FinalAck = p.Agreement != nil && slices.Contains(p.Agreement.Features, finalAck)
 	d.rules(o)
 	d.related(o, p)
 	d.agreed(o, p)

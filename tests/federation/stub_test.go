@@ -49,7 +49,8 @@ type stub struct {
 	edit       func(event map[string]any)  // what is put into each event besides
 	extra      map[string]any              // what is put into each answer besides
 	runs       map[string]*stubRun
-	asked      int // times that runs:forward was called
+	asked      int  // times that runs:forward was called
+	deaf       bool // it won't hear how runs ended
 	wrong      []string
 }
 
@@ -57,6 +58,9 @@ type stub struct {
 type stubRun struct {
 	tenant, agent, id string
 	trace             any
+	finalAck          bool     // its origin said that it will tell how it ended
+	told              []string // which event ended it there, each time that it was told
+	heard             int      // those that it was not deaf to
 	events            []map[string]any
 	more              chan struct{} // closed and made anew with each event
 }
@@ -258,6 +262,8 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 		s.forward(w, r)
 	case what == "events" && r.Method == http.MethodGet:
 		s.events(w, r, runID)
+	case strings.HasSuffix(runID, ":conclude") && r.Method == http.MethodPost:
+		s.conclude(w, r, strings.TrimSuffix(runID, ":conclude"))
 	case strings.HasSuffix(runID, ":cancel") && r.Method == http.MethodPost:
 		s.cancel(w, r, strings.TrimSuffix(runID, ":cancel"))
 	default:
@@ -323,6 +329,7 @@ func (s *stub) forward(w http.ResponseWriter, r *http.Request) {
 				RunID              string `json:"run_id"`
 				Attempt            int    `json:"attempt"`
 				RemainingMS        int64  `json:"remaining_ms"`
+				FinalAck           bool   `json:"final_ack"`
 				Journal            []struct{ Event map[string]any }
 			} `json:"origin"`
 		} `json:"forward"`
@@ -343,7 +350,7 @@ func (s *stub) forward(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.asked++
 	if s.runs[o.RunID] == nil {
-		run := &stubRun{tenant: stubTenant, agent: f.Run.AgentID, id: o.RunID, more: make(chan struct{})}
+		run := &stubRun{tenant: stubTenant, agent: f.Run.AgentID, id: o.RunID, finalAck: o.FinalAck, more: make(chan struct{})}
 		for _, j := range o.Journal {
 			run.events, run.trace = append(run.events, j.Event), j.Event["trace"]
 		}
@@ -444,6 +451,48 @@ func (s *stub) cancel(w http.ResponseWriter, r *http.Request, runID string) {
 	}
 	s.mu.Unlock()
 	s.reply(w, "run", map[string]any{"run_id": runID, "status": "running"})
+}
+
+// conclude hears which event ended a run at its origin.
+func (s *stub) conclude(w http.ResponseWriter, r *http.Request, runID string) {
+	var body struct {
+		Final struct {
+			Sequence int    `json:"sequence"`
+			EventID  string `json:"event_id"`
+		} `json:"final"`
+	}
+	err := s.allowed(r, "runs:read")
+	if err == nil {
+		err = json.NewDecoder(r.Body).Decode(&body)
+	}
+	s.mu.Lock()
+	run, deaf := s.runs[runID], s.deaf
+	if err == nil && run == nil {
+		err = fmt.Errorf("the end of %s is told, which never came", runID)
+	}
+	if err == nil {
+		if run.told = append(run.told, fmt.Sprint(body.Final.Sequence, " ", body.Final.EventID)); !deaf {
+			run.heard++
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.complain(err)
+		s.refuse(w, http.StatusBadRequest, "invalid_request")
+	case deaf:
+		s.refuse(w, http.StatusServiceUnavailable, "dependency_unavailable")
+	default:
+		s.reply(w, "concluded", map[string]any{"run_id": runID, "status": "completed", "completed_at": time.Now().UTC().Format(time.RFC3339Nano), "superseded": false, "regrets": []any{}})
+	}
+}
+
+// end is what a stub was told of a run's end, and how often it has heard that.
+func (s *stub) end(runID string) (told []string, heard int, finalAck bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	run := s.runs[runID]
+	return slices.Clone(run.told), run.heard, run.finalAck
 }
 
 func (s *stub) complain(err error) {
