@@ -18,6 +18,9 @@ var needed = [...]string{"events_stream", "origin_run_ids", "runs_forward"}
 // finalAck is the feature by which who works on a run is told how it ended at its origin.
 const finalAck = "final_ack"
 
+// spare are features that are asked for and that a run does without: their lack is never the reason.
+var spare = [...]string{"events_ingest", finalAck}
+
 // check notes one check of o. missing, with a failed one, is what o lacks in a word.
 func (o *option) check(name string, ok bool, missing, format string, args ...any) bool {
 	o.Reasons = append(o.Reasons, run.Reason{Check: name, OK: ok, Detail: fmt.Sprintf(format, args...)})
@@ -205,7 +208,7 @@ func (d *decision) canDo(o *option, have map[string]bool, want []string, known .
 	}
 }
 
-// lacks lists what is missing, with the reason where one is known. Without names it lists all that is known.
+// lacks lists what is missing, with the reason where one is known. Without names it lists all that is known and that a run needs.
 func lacks(known []negotiation.Missing, names []string) string {
 	reasons := make(map[string]string, len(known))
 	for _, m := range known {
@@ -213,7 +216,9 @@ func lacks(known []negotiation.Missing, names []string) string {
 	}
 	if names == nil {
 		for _, m := range known {
-			names = append(names, m.Name)
+			if !slices.Contains(spare[:], m.Name) {
+				names = append(names, m.Name)
+			}
 		}
 		slices.Sort(names)
 	}

@@ -96,6 +96,11 @@ func TestDecide_follows(t *testing.T) {
 			t.Errorf("why not at %s: %s", id, diff)
 		}
 	}
+	in := world()
+	in.Peers[0].Agreement = &negotiation.Agreement{Usable: true, Contract: "1.2", Features: []string{"events_stream", "final_ack", "origin_run_ids", "runs_forward"}}
+	if want[0].FinalAck = true; !slices.Equal(placement.Decide(in).Targets, want) {
+		t.Errorf("agreed to be told of the end, and the target is %+v", placement.Decide(in).Targets)
+	}
 	if f := failed(p, "stk_g1"); f != nil {
 		t.Errorf("the chosen one fails %v", f)
 	}
