@@ -59,6 +59,8 @@ func finalOf(events []harness.Event) harness.Event { return events[len(events)-1
 
 // An executor shows the end of a run that acme has forwarded to nobody but acme, until acme has said that it has it: with the
 // link cut before, with globex killed in between, and after acme's return from the dead.
+//
+// Requirements: P5, Q3.
 func TestFaults_HeardLast(t *testing.T) {
 	t.Parallel()
 	c, whole := pairUp(t, 1), t
@@ -152,6 +154,8 @@ func TestFaults_HeardLast(t *testing.T) {
 }
 
 // What a peer finishes after it was given up does not count: it's shown as late at acme, as superseded at globex.
+//
+// Requirements: P5, Q3.
 func TestFaults_LateResult(t *testing.T) {
 	t.Parallel()
 	c := pairUp(t, 1)

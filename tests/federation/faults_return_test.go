@@ -168,7 +168,9 @@ func TestFaults_UnderWay(t *testing.T) {
 			if diff := same(events, tell(t, c.at(0), id)); diff != "" {
 				t.Errorf("%s: %s", name, diff)
 			}
-			c.there.Want(t, 200, "POST", "/v1/runs/"+id+":cancel", map[string]any{})
+			if there := await(t, c.there.Client, id, status("canceled")); there.At("run.placement.superseded") != true { // it hears that it was given up
+				t.Errorf("%s: globex shows %s", name, there.Body)
+			}
 		}
 		c.lead(t, nil)
 	})

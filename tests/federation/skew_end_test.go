@@ -9,6 +9,8 @@ import (
 )
 
 // Who knows final_ack is told how a run ended, until it has heard, also by a node that was killed meanwhile; who doesn't is not.
+//
+// Requirements: P5, Q3.
 func TestSkew_FinalAck(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
