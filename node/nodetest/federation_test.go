@@ -154,6 +154,11 @@ func TestFederation_Hops(t *testing.T) {
 	if err != nil || got.Status != "completed" || got.Output.Text != "echo: far away" {
 		t.Errorf("ended as %+v, %v", got, err)
 	}
+	for _, c := range []*nodetest.Cluster{globex, initech} { // whose streams have told the end: it has gone from origin to origin that it counts
+		if there, err := c.Node(0).Client().GetRun(t.Context(), r.ID); err != nil || there.Status != "completed" || there.Placement.Superseded {
+			t.Errorf("at %s it's shown as %+v, %v", c.Organization, there, err)
+		}
+	}
 	between, err := globex.Node(0).Client().GetRun(t.Context(), r.ID)
 	if err != nil || between.Placement.Organization != "initech" || between.Placement.ForwardedFrom != "acme" {
 		t.Errorf("on its way it is %+v, %v", between, err)
