@@ -117,6 +117,9 @@ func federally(r api.Route, d documented) string {
 	return ""
 }
 
+// TestDocuments_NameWhatTheDoorsServe compares the tables of the doors with the documents, both ways.
+//
+// Requirements: Q1.
 func TestDocuments_NameWhatTheDoorsServe(t *testing.T) {
 	docs := mustDocuments(t)
 	door := newWorld(t, nil).door

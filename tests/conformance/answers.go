@@ -204,7 +204,7 @@ func (j *Judge) failure(o *Operation, a Reply) (found []string) {
 		found = append(found, fmt.Sprintf("%s says retryable: %v", code, e["retryable"]))
 	}
 	for name, want := range map[string]bool{"Retry-After": a.Status == 429, "Www-Authenticate": a.Status == 401} {
-		if want && len(a.Header.Values(name)) == 0 && o.Ext("x-agentos-door") != "cluster" {
+		if want && len(a.Header.Values(name)) == 0 {
 			found = append(found, fmt.Sprintf("header %s is missing", name))
 		}
 	}

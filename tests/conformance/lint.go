@@ -166,9 +166,6 @@ func (l *lint) errors(o *Operation) {
 
 // headers checks the headers that every answer carries.
 func (l *lint) headers(o *Operation, status string, r *openapi3.Response) {
-	if o.Ext("x-agentos-door") == "cluster" {
-		return
-	}
 	want := []string{"X-Request-Id", "X-Correlation-Id", "X-AgentOS-Index"}
 	if o.Secured() {
 		want = append(want, "X-Tenant-Id")

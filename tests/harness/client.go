@@ -34,6 +34,8 @@ func newClient(base, key string, dial dialFunc) *Client {
 		DialContext:         dial,
 		MaxIdleConnsPerHost: 256,
 		DisableCompression:  true,
+		// Of use to requests with "Expect: 100-continue": what is refused by its head is then not sent at all.
+		ExpectContinueTimeout: 10 * time.Second,
 	}
 	return &Client{Base: base, Key: key, dial: dial, http: &http.Client{
 		Transport:     t,

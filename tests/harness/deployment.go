@@ -46,9 +46,12 @@ type AccessNode struct {
 	Region   string `json:"region"`
 	APIURL   string `json:"api_url"`
 	AdminURL string `json:"admin_url"`
-	Pid      int    `json:"pid"`
-	LogFile  string `json:"log_file"`
-	DataDir  string `json:"data_dir"`
+	// FederationURL and ClusterAddr are the doors of other organisations' nodes and of the cluster's own.
+	FederationURL string `json:"federation_url"`
+	ClusterAddr   string `json:"cluster_addr"`
+	Pid           int    `json:"pid"`
+	LogFile       string `json:"log_file"`
+	DataDir       string `json:"data_dir"`
 }
 
 // Deployment is made by `agentos up` in a directory of its own: of one node, unless Shape says otherwise.

@@ -107,7 +107,18 @@ func (a *Authority) Issue(tb testing.TB, id Identity) *tls.Certificate {
 // Certificate is what the node itself shows at its door, with its key.
 func (n *Node) Certificate(tb testing.TB) *tls.Certificate {
 	tb.Helper()
-	c, err := tls.LoadX509KeyPair(filepath.Join(n.DataDir, "trust", "node.crt"), filepath.Join(n.DataDir, "trust", "node.key"))
+	return shown(tb, n.DataDir)
+}
+
+// Certificate is what the node itself shows at its door, with its key.
+func (n *AccessNode) Certificate(tb testing.TB) *tls.Certificate {
+	tb.Helper()
+	return shown(tb, n.DataDir)
+}
+
+func shown(tb testing.TB, dataDir string) *tls.Certificate {
+	tb.Helper()
+	c, err := tls.LoadX509KeyPair(filepath.Join(dataDir, "trust", "node.crt"), filepath.Join(dataDir, "trust", "node.key"))
 	if err != nil {
 		tb.Fatal(err)
 	}
