@@ -50,7 +50,7 @@ bench: build
 	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) $(GO) run ./tests/bench $(if $(ONLY),-only $(ONLY)) $(if $(ROUNDS),-rounds $(ROUNDS))
 
 faults: build
-	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=1 -v -timeout 90m ./tests/faults/... ./tests/cluster ./tests/federation ./storage/replica
+	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=1 -v -timeout 90m ./tests/faults/... ./tests/cluster ./tests/federation ./tests/conformance ./storage/replica
 
 soak: build
 	AGENTOS_TEST_BINARY=$(CURDIR)/$(BIN) AGENTOS_FAULTS=full $(GO) test -count=20 -timeout 12h ./tests/faults/... ./tests/cluster ./tests/federation ./tests/onenode/... ./storage/replica

@@ -61,9 +61,13 @@ func newWorld(t *testing.T) *world {
 	w.narrow[1] = w.Issue(t, "svc_lists", []string{"tenant_service"}, []string{"models:list"})
 	w.stack = suite.Shared(t).Node().StackID
 	if !harness.Poll(soon, 50*time.Millisecond, func() bool {
-		a, err := w.Root.Try(context.Background(), "GET", "/v1/federation/peerings", nil)
-		w.peering = a.Str("peerings.0.peering_id")
-		return err == nil && a.Str("peerings.0.state") == "active"
+		a, err := w.Root.Try(context.Background(), "GET", "/v1/federation/peerings?limit=500", nil) // among invitations that tests have made
+		for i := 0; err == nil && a.At(fmt.Sprintf("peerings.%d", i)) != nil; i++ {
+			if at := fmt.Sprintf("peerings.%d.", i); a.Str(at+"organization") == "globex" && a.Str(at+"state") == "active" {
+				w.peering = a.Str(at + "peering_id")
+			}
+		}
+		return w.peering != ""
 	}) {
 		t.Fatal("the two organisations are not paired")
 	}
